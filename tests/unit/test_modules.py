@@ -1,0 +1,34 @@
+"""Every module that is ready keeps the teaching standard, and the files made from all of them hold no secret."""
+
+import pytest
+import yaml
+
+from course.build import editions, framework, leaks, notebooks
+from course.build.cells import read_cells
+from course.build.check import check_module
+from course.build.mutants import is_todo
+
+MODULES = [pytest.param(module, id=module.slug) for module in framework.available() if module.graded]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_module_keeps_the_standard_and_its_wrong_solutions_die(module):
+    report = check_module(module)
+    assert report.errors == []
+    assert report.points == report.counts.test_points
+    assert len(report.wrong) >= 8 * sum(is_todo(cell) for cell in read_cells(module.source))
+
+
+def test_no_file_for_students_holds_a_solution_or_a_hidden_test_of_any_module():
+    hidden = leaks.secrets(cell for module in framework.available() for cell in read_cells(module.source))
+    assert len(hidden) > 20 * len(MODULES)
+    releases = {module.slug: notebooks.text(notebooks.release_notebook(module.source)) for module in framework.available()}
+    assert leaks.leaks(editions.student(releases), hidden) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_module_yaml_exports_is_in_the_framework(module):
+    namespace: dict = {}
+    exec(compile(framework.stubs(module), module.slug, "exec"), namespace)      # a student's frame defines everything, too
+    promised = yaml.safe_load(module.source.with_name("module.yaml").read_text())["exports"]
+    assert [name for name in promised if name not in namespace] == []
