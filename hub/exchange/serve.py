@@ -2,8 +2,8 @@
 
 Runs in its own environment (SQLAlchemy 1.4: with 2.x ngshare 0.6.0 answers 200 and stores nothing) and adds what ngshare
 lacks: it refuses to start where a release does not survive a round trip, takes its courses and rosters from the site's
-one document, keeps a server of one class out of the others, closes assignments that are due, never deletes submissions
-because a release is withdrawn, and says every refusal in a sentence.
+one document, keeps a server of one class out of the others, closes assignments that are due, keeps every submission when
+a release is replaced or withdrawn, and says every refusal in a sentence.
 
     python serve.py --port 8003 --folder .state/exchange --site .state/exchange/site.json
 """
@@ -20,13 +20,13 @@ import sys
 import tempfile
 import time
 from collections import namedtuple
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import requests
 import sqlalchemy
 from ngshare import dbutil, ngshare
-from ngshare.database.database import Course, InstructorAssociation, StudentAssociation, User
+from ngshare.database.database import Base, Course, InstructorAssociation, StudentAssociation, User
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.httputil import url_concat
@@ -119,32 +119,62 @@ class Guards:
             f"the exchange could not do this (error {status_code}); nothing was stored")}))
 
 
+class Withdrawn(Base):
+    """An assignment that was released, has submissions, and is no longer given out."""
+
+    __tablename__ = "withdrawn"
+    assignment_id = sqlalchemy.Column(sqlalchemy.INTEGER, sqlalchemy.ForeignKey("assignments._id"), primary_key=True)
+
+
+def is_withdrawn(handler, assignment):
+    return handler.db.get(Withdrawn, assignment._id) is not None
+
+
 class Release(ngshare.DownloadReleaseAssignment):
-    """Releasing again replaces the files and keeps the submissions; withdrawing is refused once there are any."""
+    """Releasing again replaces the files, withdrawing hides them; neither touches a submission."""
+
+    def get(self, course_id, assignment_id):
+        course = self.find_course(course_id)
+        self.check_course_user(course)
+        if is_withdrawn(self, self.find_assignment(course, assignment_id)):
+            self.json_error(404, f"{assignment_id} is withdrawn for the moment; ask your instructor when it comes back")
+        return super().get(course_id, assignment_id)
 
     def post(self, course_id, assignment_id):
-        if self.get_argument("replace", "false") != "true":
-            return super().post(course_id, assignment_id)
         course = self.find_course(course_id)
         self.check_course_instructor(course)
-        assignment = self.find_assignment(course, assignment_id)
+        there = [assignment for assignment in course.assignments if assignment.id == assignment_id]
+        if not there or not (is_withdrawn(self, there[0]) or self.get_argument("replace", "false") == "true"):
+            return super().post(course_id, assignment_id)
         fresh = []
         self.json_files_unpack(self.get_argument("files", None), fresh)
-        for file in list(assignment.files):
-            assignment.files.remove(file)
+        for file in list(there[0].files):
+            there[0].files.remove(file)
             file.delete(self.db)
-        assignment.files.extend(fresh)
+        there[0].files.extend(fresh)
+        self.db.query(Withdrawn).filter_by(assignment_id=there[0]._id).delete()
         self.db.commit()
         return self.json_success()
 
     def delete(self, course_id, assignment_id):
         course = self.find_course(course_id)
         self.check_course_instructor(course)
-        count = len(self.find_assignment(course, assignment_id).submissions)
-        if count:
-            self.json_error(409, f"{assignment_id} stays released: {count} submission{'s' if count > 1 else ''} would be "
-                                 "deleted with it. Release it again to replace its files; submissions stay")
-        super().delete(course_id, assignment_id)
+        assignment = self.find_assignment(course, assignment_id)
+        if not assignment.submissions:
+            return super().delete(course_id, assignment_id)
+        if not is_withdrawn(self, assignment):
+            self.db.add(Withdrawn(assignment_id=assignment._id))
+            self.db.commit()
+        return self.json_success(msg=f"{assignment_id} is withdrawn; its {len(assignment.submissions)} submissions are kept")
+
+
+class Listed(ngshare.ListAssignments):
+    """What is released and not withdrawn."""
+
+    def get(self, course_id):
+        course = self.find_course(course_id)
+        self.check_course_user(course)
+        self.json_success(assignments=[each.id for each in course.assignments if not is_withdrawn(self, each)])
 
 
 class Submit(ngshare.SubmitAssignment):
@@ -152,9 +182,13 @@ class Submit(ngshare.SubmitAssignment):
 
     def post(self, course_id, assignment_id):
         closes = self.application.closing_time(course_id, assignment_id)
-        if closes is not None and datetime.now(timezone.utc) > closes:
+        if closes is not None and datetime.now(UTC) > closes:
             self.json_error(403, f"{assignment_id} closed on {closes:%Y-%m-%d at %H:%M %Z}; nothing was stored. "
                                  "Ask your instructor if you need more time")
+        course = self.find_course(course_id)
+        self.check_course_user(course)
+        if is_withdrawn(self, self.find_assignment(course, assignment_id)):
+            self.json_error(403, f"{assignment_id} is withdrawn for the moment, so nothing was stored; your work stays where it is")
         return super().post(course_id, assignment_id)
 
     def json_files_unpack(self, json_str, target):
@@ -188,7 +222,7 @@ def is_notebook(content):
 class GuardedApplication(Application):
     """Puts the guards before every handler of ngshare, and our handlers in place of its release and submit."""
 
-    ours = {ngshare.DownloadReleaseAssignment: Release, ngshare.SubmitAssignment: Submit}
+    ours = {ngshare.DownloadReleaseAssignment: Release, ngshare.SubmitAssignment: Submit, ngshare.ListAssignments: Listed}
 
     def __init__(self, handlers, **settings):
         def guarded(handler):

@@ -5,12 +5,7 @@ its list: the reason of a failure is one sentence, and a failed fetch answers wi
 """
 
 from nbgrader.server_extensions.assignment_list import handlers as nbgrader_list
-
-
-def sentence(report):
-    """The last line of a traceback without the exception's name; other text as it is."""
-    last = str(report).strip().splitlines()[-1] if str(report).strip() else "something went wrong"
-    return last.partition(": ")[2] or last if "Traceback" in str(report) else str(report)
+from sentences import sentence
 
 
 class ClearAssignmentList(nbgrader_list.AssignmentList):

@@ -1,8 +1,7 @@
 """nbgrader's exchange over ngshare, strict: a failed transfer is an error with a reason, never a logged line and "success".
 
 ngshare-exchange 0.5.3 only logs what the exchange refuses, so nbgrader's pages then report success; its `release --force`
-(which formgrader's Release button always uses) deletes every submission of the assignment; and it submits fetched feedback
-along with the work. These classes take its place through `configure(c)` in nbgrader_config.py.
+deletes every submission of the assignment; and it submits fetched feedback along with the work. These classes take its place through `configure(c)` in nbgrader_config.py.
 """
 
 import base64
@@ -22,7 +21,7 @@ class ExchangeTrouble(Exception):
     """The exchange refused or did not answer. Not an ExchangeError: for that nbgrader's list page shows a text of its own."""
 
 
-class Strict:
+class Strict(plain.Exchange):
     """Requests that raise, and folders that are sent whole or not at all."""
 
     def trouble(self, message):

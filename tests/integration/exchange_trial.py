@@ -12,7 +12,7 @@ from pathlib import Path
 for name in ("API_URL", "API_TOKEN", "CLIENT_ID", "SERVICE_PREFIX"):
     os.environ.setdefault(f"JUPYTERHUB_{name}", "/services/ngshare/")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hub" / "exchange"))
-import serve
+import serve  # noqa: E402
 
 
 def identify(token):

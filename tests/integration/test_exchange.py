@@ -86,8 +86,8 @@ def test_it_does_not_start_with_sqlalchemy_2(newer_sqlalchemy):
 
 
 def test_the_round_trip_itself_sees_a_lost_release(newer_sqlalchemy):
-    code = ("import os, asyncio; [os.environ.setdefault('JUPYTERHUB_' + n, '/') for n in ('API_URL', 'API_TOKEN', 'CLIENT_ID', 'SERVICE_PREFIX')]; "
-            "import serve; asyncio.run(serve.round_trip())")
+    code = ("import os, asyncio, serve; names = ('API_URL', 'API_TOKEN', 'CLIENT_ID', 'SERVICE_PREFIX'); "
+            "os.environ.update({'JUPYTERHUB_' + name: '/' for name in names}); asyncio.run(serve.round_trip())")
     done = subprocess.run([str(paths.env_bin("hub", "python")), "-c", code], capture_output=True, text=True, env=newer_sqlalchemy)
     assert done.returncode == 1
     assert "what was released in a trial came back as" in done.stderr
@@ -140,16 +140,49 @@ def test_a_bad_submission_is_refused_with_the_reason_and_stores_nothing(released
     assert released.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"] == []
 
 
-def test_releasing_again_keeps_submissions_and_withdrawing_is_refused(released):
+def submissions(exchange):
+    return len(exchange.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"])
+
+
+@pytest.fixture
+def submitted(released):
+    """alice has submitted 02_tensor in ml101."""
     assert released.ask("alice@ml101", "POST", "submission/ml101/02_tensor", {"tensor.ipynb": json.dumps(NOTEBOOK).encode()}).ok
-    refused = released.ask("ml101", "DELETE", "assignment/ml101/02_tensor")
-    assert refused.status_code == 409
-    assert "1 submission would be deleted" in refused.json()["message"]
-    fresh = json.dumps({**NOTEBOOK, "metadata": {"version": 2}}).encode()
-    assert released.ask("ml101", "POST", "assignment/ml101/02_tensor", {"tensor.ipynb": fresh}, replace="true").ok
-    [file] = released.ask("bob", "GET", "assignment/ml101/02_tensor").json()["files"]
-    assert base64.b64decode(file["content"]) == fresh
-    assert len(released.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"]) == 1
+    return released
+
+
+FRESH = json.dumps({**NOTEBOOK, "metadata": {"version": 2}}).encode()
+
+
+def test_releasing_again_replaces_the_files_and_keeps_submissions(submitted):
+    assert submitted.ask("ml101", "POST", "assignment/ml101/02_tensor", {"tensor.ipynb": FRESH}).status_code == 409
+    assert submitted.ask("ml101", "POST", "assignment/ml101/02_tensor", {"tensor.ipynb": FRESH}, replace="true").ok
+    [file] = submitted.ask("bob", "GET", "assignment/ml101/02_tensor").json()["files"]
+    assert base64.b64decode(file["content"]) == FRESH
+    assert submissions(submitted) == 1
+
+
+def test_withdrawing_hides_an_assignment_and_keeps_submissions(submitted):
+    assert submitted.ask("ml101", "DELETE", "assignment/ml101/02_tensor").ok
+    assert submitted.ask("ml101", "DELETE", "assignment/ml101/02_tensor").ok
+    for who in ("bob@ml101", "ml101"):
+        assert "02_tensor" not in submitted.ask(who, "GET", "assignments/ml101").json()["assignments"]
+    assert "withdrawn" in submitted.ask("bob@ml101", "GET", "assignment/ml101/02_tensor").json()["message"]
+    late = submitted.ask("bob@ml101", "POST", "submission/ml101/02_tensor", {"tensor.ipynb": json.dumps(NOTEBOOK).encode()})
+    assert late.status_code == 403
+    assert "nothing was stored" in late.json()["message"]
+    assert submissions(submitted) == 1
+    submitted.kill()
+    submitted.start()
+    assert "02_tensor" not in submitted.ask("bob@ml101", "GET", "assignments/ml101").json()["assignments"]
+    assert submitted.ask("ml101", "POST", "assignment/ml101/02_tensor", {"tensor.ipynb": FRESH}).ok
+    assert "02_tensor" in submitted.ask("bob@ml101", "GET", "assignments/ml101").json()["assignments"]
+    assert submissions(submitted) == 1
+
+
+def test_withdrawing_what_nobody_submitted_removes_it(released):
+    assert released.ask("ml101", "DELETE", "assignment/ml101/02_tensor").ok
+    assert released.ask("ml101", "DELETE", "assignment/ml101/02_tensor").status_code == 404
 
 
 def test_what_was_stored_survives_kill_9(released):
@@ -243,13 +276,12 @@ def test_an_exchange_that_is_down_is_an_error(released, work, what):
     assert "the exchange cannot be reached, so nothing was changed" in done.stdout
 
 
-def test_formgraders_release_button_keeps_submissions(released, work, tmp_path):
-    """The button always forces, which in the plain client deletes every submission first."""
-    assert released.ask("alice@ml101", "POST", "submission/ml101/02_tensor", {"tensor.ipynb": json.dumps(NOTEBOOK).encode()}).ok
+def test_a_forced_release_keeps_submissions(submitted, tmp_path):
+    """With the plain client it deletes every submission first."""
     course = tmp_path / "course"
     (course / "release" / "02_tensor").mkdir(parents=True)
     (course / "release" / "02_tensor" / "tensor.ipynb").write_text(json.dumps({**NOTEBOOK, "metadata": {"second": True}}))
-    done = client(released, course, "ml101", "ExchangeReleaseAssignment")
+    done = client(submitted, course, "ml101", "ExchangeReleaseAssignment")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(released.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"]) == 1
-    assert b'"second"' in base64.b64decode(released.ask("bob", "GET", "assignment/ml101/02_tensor").json()["files"][0]["content"])
+    assert submissions(submitted) == 1
+    assert b'"second"' in base64.b64decode(submitted.ask("bob", "GET", "assignment/ml101/02_tensor").json()["files"][0]["content"])

@@ -1,0 +1,29 @@
+"""What several kinds of tests share: one running site for the whole session."""
+
+import pytest
+
+from autograder.sandbox import bubblewrap
+from tests.need import need
+from tests.running import Site
+
+
+def isolation() -> str:
+    """Empty where bubblewrap works here, else what it said."""
+    try:
+        bubblewrap.find()
+    except bubblewrap.SandboxUnavailable as lacking:
+        return str(lacking)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The example site, running; stopped at the end of the session. On failure its logs are in the temporary folder."""
+    said = isolation()
+    need("bubblewrap", not said, said)
+    running = Site(tmp_path_factory.mktemp("site"))
+    try:
+        running.first_up = running.up()
+        yield running
+    finally:
+        running.down()
