@@ -1,0 +1,228 @@
+"""nbgrader autogrades through the sandbox: `configure(c)` in an nbgrader_config.py is all that a course needs.
+
+It holds for `nbgrader autograde` and for the formgrader's button, which run the same converter. Three places are taken:
+the exporter, which reads a submission (nbgrader would parse it before any preprocessor could look at it) and rebuilds it
+from the instructor's copy; the Execute preprocessor, whose place a sandbox job takes; and the hook before a submission's
+other files are copied, because nbgrader follows links. nbgrader stays the gradebook: points come from the cells' outputs
+as always, except that text on stderr in a test cell costs nothing (it is turned into stdout).
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbgrader.api import Gradebook
+from nbgrader.converters.base import NbGraderException
+from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import is_grade, is_solution
+from traitlets import Dict, Integer
+
+from autograder import client, runner
+from autograder import notebook as submissions
+from autograder.jobs import Job, Limits, Result, Verdict, relative_path, sha256
+from autograder.sandbox.base import SandboxUnavailable
+
+LEFT_OUT = ".left-out"
+MAX_FILES, MAX_FILES_BYTES = 200, 20 * 2**20            # besides the notebook
+NOT_INPUT = ("timestamp.txt",)                          # says when, not what: it would make every submission a new job
+
+
+def configure(c: Any) -> None:
+    """Make the nbgrader configuration `c` autograde in the sandbox and show students' answers without their scripts.
+
+    Limits of a submission: `c.SandboxExecute.limits = {"memory_mb": 512}`, see autograder.jobs.Limits.
+    """
+    plugin, nbgrader = "autograder.nbgrader_plugin", "nbgrader.preprocessors"
+    c.Autograde.exporter_class = f"{plugin}.SubmissionExporter"
+    c.Autograde.pre_convert_hook = f"{plugin}.set_links_aside"
+    c.Autograde.autograde_preprocessors = [
+        f"{plugin}.SandboxExecute", f"{nbgrader}.IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
+        f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{nbgrader}.CheckCellMetadata"]
+    c.HTMLExporter.filters = {"markdown2html": "autograder.answers.render"}
+    c.CourseDirectory.ignore.append(f"*{LEFT_OUT}")     # to the site's list, or to nbgrader's own
+
+
+class Explained(NbGraderException):
+    """Ends the grading of one submission; what was wrong has been logged in one line."""
+
+
+def explained(log: logging.Logger, message: str) -> Explained:
+    """Log the line now and keep nbgrader from burying it under a traceback."""
+    log.addFilter(_no_traceback)
+    log.error("%s", message)
+    return Explained(message)
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    text = str(record.msg)
+    return not (text.startswith("Traceback") and f"{__name__}.{Explained.__name__}: " in text)
+
+
+def set_links_aside(assignment: str, student: str, notebooks: list[str]) -> None:
+    """Rename links, devices and pipes in a submission to *.left-out, so that nbgrader does not copy what they lead to."""
+    for folder, folders, names in os.walk(os.path.dirname(notebooks[0])) if notebooks else ():
+        for name in [*folders, *names]:
+            path = Path(folder, name)
+            if path.suffix in (".ipynb", LEFT_OUT) or (not path.is_symlink() and (path.is_dir() or path.is_file())):
+                continue                                # the exporter refuses a notebook that is a link
+            path.rename(path.with_name(name + LEFT_OUT))
+
+
+class SubmissionExporter(NotebookExporter):
+    """Reads a submission as what it is: a file from outside. Refuses to exist where nothing can be isolated."""
+
+    parent: Any                                         # nbgrader's Autograde
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            client.check()
+        except SandboxUnavailable as lacking:
+            raise explained(self.log, f"Nothing was graded: {lacking.reason}. Fix: {lacking.fix}") from None
+
+    def from_filename(self, filename: str, resources: Any = None, **kw: Any) -> Any:
+        """Rebuild a submitted notebook from the instructor's copy; a notebook that we wrote ourselves is just read."""
+        if not self.parent._sanitizing:
+            return super().from_filename(filename, resources, **kw)
+        who = f"{resources['nbgrader']['student']}, {resources['nbgrader']['assignment']}"
+        try:
+            rebuilt = self.rebuild(filename, resources["nbgrader"])
+        except submissions.BadSubmission as bad:
+            raise explained(self.log, f"{who} was not graded: {bad} The other submissions are not affected.") from None
+        for note in rebuilt.notes:
+            self.log.warning("%s: %s", who, note)
+        notebook = nbformat.from_dict(rebuilt.notebook)
+        add_notes(notebook, rebuilt.notes)
+        path = Path(filename)
+        resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
+        return self.from_notebook_node(notebook, resources, **kw)
+
+    def rebuild(self, filename: str, names: dict[str, str]) -> submissions.Rebuilt:
+        """The instructor's notebook with this student's solutions, its cells those that were released."""
+        with Gradebook(names["db_url"], self.parent.coursedir.course_id) as gradebook:
+            stored = {cell.name: cell.source for cell in gradebook.find_notebook(names["notebook"], names["assignment"]).source_cells}
+        release = self._instructors(names, self.parent.coursedir.release_directory)
+        instructors = self._instructors(names, self.parent.coursedir.source_directory) or release
+        if instructors is None:
+            raise explained(self.log, f"{names['notebook']}.ipynb is neither in source/ nor in release/ of {names['assignment']}: "
+                                      "put it back, the submissions are rebuilt from it")
+        released = {submissions.grade_id(cell): submissions.source(cell) for cell in (release or {"cells": []})["cells"]}
+        released.update((submissions.grade_id(cell), stored.get(submissions.grade_id(cell), "")) for cell in instructors["cells"]
+                        if submissions.is_solution(cell))
+        cells = submissions.parse(submissions.read_regular(filename), Path(filename).name)
+        rebuilt = submissions.rebuild(cells, instructors, released)
+        for cell in rebuilt.notebook["cells"]:
+            name = submissions.grade_id(cell)
+            if name and name not in stored:             # nbgrader would fail the whole submission
+                cell["metadata"].pop("nbgrader")
+                self.log.warning("Cell %s of source/%s was added after the release and is not graded", name, names["assignment"])
+        return rebuilt
+
+    def _instructors(self, names: dict[str, str], directory: str) -> dict[str, Any] | None:
+        folder = self.parent.coursedir.format_path(directory, ".", names["assignment"])
+        path = Path(folder, f"{names['notebook']}.ipynb")
+        return dict(nbformat.read(path, as_version=4)) if path.exists() else None
+
+
+class SandboxExecute(NbGraderPreprocessor):
+    """Runs the notebook as a job in a sandbox and takes nothing from it but outputs, cell by cell."""
+
+    limits = Dict(help="What one submission may use: fields of autograder.jobs.Limits, e.g. {'memory_mb': 512}").tag(config=True)
+    seed = Integer(0, help="Seed of random, NumPy's global generator and Python's hashes").tag(config=True)
+
+    def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
+        """Fill in the outputs. Raises NbGraderException when the job could not be run: nobody's points are touched then."""
+        names = resources["nbgrader"]
+        who = f"{names['student']}, {names['assignment']}"
+        job, files = self.job(nb, names["assignment"], Path(resources["metadata"]["path"]))
+        try:
+            result = client.submit(job, files)
+        except (SandboxUnavailable, client.ServiceError, runner.BadJob) as error:
+            raise explained(self.log, f"{who} was not graded: {error}") from None
+        if result.verdict is Verdict.infra:
+            raise explained(self.log, f"{who} was not graded, try again: {result.sentence}")
+        self.take(nb, result)
+        if result.verdict is not Verdict.ok:
+            self.log.warning("%s: %s: %s", who, result.verdict, result.sentence)
+            add_notes(nb, [f"Stopped ({result.verdict}): {result.sentence}. Cells that could be run were run."])
+        return nb, resources
+
+    def job(self, nb: Any, assignment: str, folder: Path) -> tuple[Job, dict[str, bytes]]:
+        """The grade job of one rebuilt notebook with the other files of the submission."""
+        cells = [{"id": str(at), "name": submissions.grade_id(cell), "source": cell.source, "test": submissions.is_test(cell)}
+                 for at, cell in enumerate(nb.cells) if cell.cell_type == "code"]
+        files = {runner.NOTEBOOK: json.dumps(cells).encode(), **dict(self.extra_files(folder))}
+        edition = runner.find_edition(assignment)
+        if edition is None and any("tinytorch" in cell.source and not is_solution(cell) for cell in nb.cells if cell.cell_type == "code"):
+            raise explained(self.log, f"{assignment} uses tinytorch, but there is no edition of it for this assignment: build the course "
+                                      "(python -m course.build) and set TINYTORCH_GRADING_EDITIONS to its build/editions/grading")
+        return Job(kind="grade", inputs={path: sha256(content) for path, content in files.items()}, seed=self.seed,
+                   edition=assignment if edition else None, edition_hash=runner.hash_folder(edition) if edition else None,
+                   limits=Limits.model_validate(self.limits)), files
+
+    def extra_files(self, folder: Path) -> Iterator[tuple[str, bytes]]:
+        """(inside path, content) of the regular files next to the notebook, within the caps."""
+        count, room = 0, MAX_FILES_BYTES
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder).as_posix()
+            if path.is_dir() or path.suffix == ".ipynb" or inside in NOT_INPUT:
+                continue
+            try:
+                content = submissions.read_regular(path, room)
+                count, room = count + 1, room - len(content)
+                if count > MAX_FILES:
+                    raise submissions.BadSubmission(f"more than {MAX_FILES} files")
+                yield relative_path(runner.EXTRA + inside), content
+            except (submissions.BadSubmission, ValueError) as error:
+                self.log.warning("%s is left out: %s", path, error)
+
+    def take(self, nb: Any, result: Result) -> None:
+        """Put the outputs into their cells; a cell without any answer keeps none and fails if it is a test."""
+        outputs = json.loads(result.outputs["cells.json"])
+        count = 0
+        for at, cell in enumerate(nb.cells):
+            if cell.cell_type == "code":
+                count += 1
+                cell.execution_count = count
+                of_cell = outputs[str(at)]
+                if is_grade(cell) and not is_solution(cell):
+                    of_cell = [graded_output(output, float(cell.metadata.nbgrader["points"])) for output in of_cell]
+                cell.outputs = [nbformat.from_dict(output) for output in of_cell]
+        nb.metadata["autograder"] = {"job": result.job, "verdict": str(result.verdict), "image": result.image,
+                                     "sandbox": result.sandbox, "seed": result.seed, "blas_core": result.blas_core}
+
+
+def graded_output(output: dict[str, Any], points: float) -> dict[str, Any]:
+    """An output of a test cell such that nbgrader reads it right: stderr is no failure, and only a number is partial credit."""
+    if output["output_type"] == "stream":
+        return {**output, "name": "stdout"}
+    if output["output_type"] != "execute_result":
+        return output
+    try:
+        credit = float(output["data"]["text/plain"])
+    except ValueError:
+        return {"output_type": "display_data", "data": output["data"], "metadata": {}}
+    if math.isfinite(credit) and 0 <= credit <= points:
+        return output
+    wrong = f"partial credit must be between 0 and {points:g}, the cell's last line gave {credit:g}"
+    return {"output_type": "error", "ename": "PartialCredit", "evalue": wrong, "traceback": [wrong]}
+
+
+def add_notes(nb: Any, notes: list[str]) -> None:
+    """Tell instructor and student in the first cell what was repaired or stopped."""
+    if not notes:
+        return
+    lines = "".join(f"- {note}\n" for note in notes)
+    if nb.cells and nb.cells[0].metadata.get("autograder") == "notes":
+        nb.cells[0].source += lines
+        return
+    cell = nbformat.v4.new_markdown_cell(f"**Notes of the autograder**\n\n{lines}", metadata={"autograder": "notes"})
+    if (nb.nbformat, nb.nbformat_minor) < (4, 5):
+        del cell["id"]
+    nb.cells.insert(0, cell)

@@ -1,0 +1,1 @@
+"""Places where student code runs, behind one interface: see base.Sandbox."""

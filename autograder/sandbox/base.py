@@ -1,0 +1,61 @@
+"""The one interface of all sandboxes: check whether this machine can isolate, run one program, say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autograder.jobs import Limits, Usage, Verdict  # not at run time: the spawner needs bubblewrap only
+
+WORK = "/job"                                                # the work folder inside: empty, writable, of limited size
+Talk = Callable[[bytes], bytes | None]
+
+
+class SandboxUnavailable(RuntimeError):
+    """This machine cannot isolate student code. `reason` says why, `fix` what the administrator can do."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason}. {fix}")
+        self.reason, self.fix = reason, fix
+
+
+class ForgedReply(Exception):
+    """Raised by a `Talk` when the program says what it cannot say; the sandbox ends it as crashed."""
+
+
+@dataclass
+class Outcome:
+    """What came of one program: verdict, one sentence about it, what it wrote (capped) and what it used."""
+
+    verdict: Verdict
+    sentence: str
+    usage: Usage
+    exit_code: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class Sandbox(Protocol):
+    """A place that runs a program without network, secrets or other people's files, under limits, and ends it whole."""
+
+    name: str
+
+    def check(self) -> None:
+        """Raise SandboxUnavailable (with reason and fix) unless a program can be isolated here, now."""
+
+    def describe(self) -> list[tuple[str, str, bool]]:
+        """Each limit: what it is, how it is enforced here, and whether that is as strong as it can be."""
+
+    def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
+            limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None) -> Outcome:
+        """Run `argv` in a fresh work folder holding `files`; bring back the files named in `collect`, if regular.
+
+        `talk` makes it a conversation: called with b"" first and then with each chunk of stdout, it returns what to
+        write to stdin, b"" for nothing yet, None for the end of input. Once it has answered something, at most
+        `limits.cell_seconds` may pass until its next answer. Without it stdin is empty and stdout is kept.
+        """

@@ -1,0 +1,187 @@
+"""Control groups, versions 1 and 2: the kernel's own limits on memory and processes of one sandbox, if we may set them.
+
+A group is made below our own group or the nearest one above it that lets us (root, or a systemd user session), so that
+whatever limits us also limits what we start.
+"""
+
+import contextlib
+import functools
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from autograder.jobs import Limits
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass
+class Reading:
+    """What the kernel has counted for a group so far; None where this kernel does not count it."""
+
+    cpu_seconds: float | None
+    memory_mb: float | None                     # the peak so far
+    out_of_memory: bool                         # a process was killed, or would have been, by the memory limit
+    out_of_pids: bool                           # a fork was refused
+
+
+class Group:
+    """One sandbox's control group. Made by `create`, entered by `add`, always left by `remove`."""
+
+    version = 0
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self.folders = folders                  # controller -> folder
+
+    def add(self, pid: int) -> None:
+        for folder in set(self.folders.values()):
+            (folder / "cgroup.procs").write_text(str(pid))
+
+    def read(self) -> Reading:
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Wait until the kernel lets go of the dead processes, a second at most."""
+        for folder in set(self.folders.values()):
+            for _ in range(100):
+                try:
+                    folder.rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.01)
+
+
+class Version1(Group):
+    version = 1
+
+    def limit(self, limits: Limits) -> None:
+        _write(self.folders["memory"] / "memory.limit_in_bytes", limits.memory_mb * 2**20)
+        with contextlib.suppress(OSError):      # absent without swap accounting
+            _write(self.folders["memory"] / "memory.memsw.limit_in_bytes", limits.memory_mb * 2**20)
+        with contextlib.suppress(OSError):
+            _write(self.folders["memory"] / "memory.swappiness", 0)
+        _write(self.folders["pids"] / "pids.max", limits.pids + 1)                # bwrap's own init is one of them
+
+    def read(self) -> Reading:
+        cpu = self.folders.get("cpuacct")
+        memory = self.folders["memory"]
+        return Reading(_number(cpu / "cpuacct.usage") / 1e9 if cpu else None,
+                       _number(memory / "memory.max_usage_in_bytes") / 2**20,
+                       _table(memory / "memory.oom_control").get("oom_kill", 0) > 0,
+                       _table(self.folders["pids"] / "pids.events").get("max", 0) > 0)
+
+
+class Version2(Group):
+    version = 2
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        super().__init__(folders)
+        self.folder = folders["memory"]
+        self.peak = 0.0
+
+    def limit(self, limits: Limits) -> None:
+        _write(self.folder / "memory.max", limits.memory_mb * 2**20)
+        with contextlib.suppress(OSError):
+            _write(self.folder / "memory.swap.max", 0)
+        _write(self.folder / "pids.max", limits.pids + 1)
+
+    def read(self) -> Reading:
+        peak = self.folder / "memory.peak"      # since Linux 5.19
+        self.peak = max(self.peak, _number(peak if peak.exists() else self.folder / "memory.current") / 2**20)
+        cpu = _table(self.folder / "cpu.stat").get("usage_usec")
+        return Reading(None if cpu is None else cpu / 1e6, self.peak,
+                       _table(self.folder / "memory.events").get("oom_kill", 0) > 0,
+                       _table(self.folder / "pids.events").get("max", 0) > 0)
+
+
+def create(limits: Limits) -> Group | None:
+    """A new group with these limits, or None where none can be made (an ordinary user outside of a systemd session)."""
+    name = f"sandbox-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    for make in (_version_2, _version_1):
+        group = make(name)
+        if group is None:
+            continue
+        try:
+            group.limit(limits)
+            return group
+        except OSError:
+            group.remove()
+    return None
+
+
+def _version_1(name: str) -> Version1 | None:
+    own = _own_groups()
+    folders: dict[str, Path] = {}
+    for controller in ("memory", "pids", "cpuacct"):
+        # In a container the path may lie outside of what is mounted here; the mount's root is then our own group.
+        places = (ROOT / controller / own.get(controller, "").strip("/"), ROOT / controller)
+        base = next((place for place in places if (place / "cgroup.procs").exists()), None)
+        try:
+            if base is None:
+                raise FileNotFoundError(controller)
+            _sweep(base)
+            (base / name).mkdir()
+            folders[controller] = base / name
+        except OSError:
+            if controller != "cpuacct":
+                Group(folders).remove()
+                return None
+    return Version1(folders)
+
+
+def _version_2(name: str) -> Version2 | None:
+    own = ROOT / _own_groups().get("", "").strip("/")
+    for base in (own, *own.parents):
+        if not base.is_relative_to(ROOT) or not base.is_dir():
+            continue
+        try:
+            enabled = set((base / "cgroup.subtree_control").read_text().split())
+        except OSError:
+            continue
+        if {"memory", "pids"} <= enabled and os.access(base / "cgroup.procs", os.W_OK):
+            with contextlib.suppress(OSError):
+                _sweep(base)
+                (base / name).mkdir()
+                return Version2({"memory": base / name})
+    return None
+
+
+@functools.cache
+def _sweep(base: Path) -> None:
+    """Remove the empty groups that supervisors left which were killed; a group with processes in it stays by itself."""
+    for folder in base.glob("sandbox-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _own_groups() -> dict[str, str]:
+    """Controller -> path of our own group; the controller of version 2 is the empty name."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            found.update(dict.fromkeys(controllers.split(","), path))
+    return found
+
+
+def _write(path: Path, value: int) -> None:
+    path.write_text(str(value))
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _table(path: Path) -> dict[str, int]:
+    try:
+        return {key: int(value) for key, value in (line.split() for line in path.read_text().splitlines())}
+    except (OSError, ValueError):
+        return {}
