@@ -165,6 +165,15 @@ class Class(Section):
             return None
         return datetime.combine(self.start + timedelta(days=7 * week - 1), END_OF_DAY, self._zone)
 
+    def opened(self, now: datetime) -> "list[Module]":
+        """Modules whose reference solution its students may have at that time: one bad week does not end the course."""
+        from course.curriculum import modules
+
+        if self.solutions == "hidden":
+            return []
+        ready = [module for module in modules() if module.ready and module.export]
+        return [module for module in ready if self.solutions == "open" or ((due := self.due(module)) is not None and due < now)]
+
 
 class Settings(Section):
     """What holds for all classes."""

@@ -1,6 +1,8 @@
 """classes.yml: what a right one means, and what is said about each way in which one can be wrong."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -687,3 +689,21 @@ def test_import_is_quick_and_needs_no_hub():
             "assert not {'jupyterhub', 'rich', 'ruamel', 'yaml', 'sqlalchemy'} & set(sys.modules), sorted(sys.modules);"
             "print(spent)")
     assert min(float(run("-c", code).stdout) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize(("solutions", "when", "opened"), [
+    ("hidden", "2030-01-01T00:00+00:00", []),
+    ("open", "2020-01-01T00:00+00:00", ["01_setup", "02_tensor", "03_activations"]),
+    ("after_due", "2026-09-01T00:00+00:00", []),
+    ("after_due", "2026-09-14T00:00+00:00", ["01_setup"]),              # week 1 ends on Sunday, 13 September
+    ("after_due", "2026-09-28T00:00+00:00", ["01_setup", "02_tensor", "03_activations"]),
+])
+def test_reference_solutions_open_when_the_class_says(tmp_path, solutions, when, opened):
+    text = (paths.REPO / "hub" / "example" / "classes.yml").read_text()
+    text = re.sub(r"solutions: hidden[^\n]*", f"solutions: {solutions}", text, count=1)
+    text = text.replace("    plan: 16", "    plan: 16\n    start: 2026-09-07", 1)
+    (tmp_path / "classes.yml").write_text(text)
+    shutil.copytree(paths.REPO / "hub" / "example" / "rosters", tmp_path / "rosters")
+    class_ = Site.load(tmp_path / "classes.yml").classes[0]
+    ready = [module.slug for module in class_.opened(datetime.fromisoformat(when)) if module.number <= "03"]
+    assert ready == opened

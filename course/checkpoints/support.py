@@ -1,0 +1,118 @@
+"""What the capability tests share: whose code it is, where it failed, and how long it took. Runs in the child process."""
+
+import importlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from course.curriculum import Checkpoint, Module, find_checkpoint, find_module
+
+_tests: ModuleType
+
+
+def enter(workspace: str, number: str) -> None:
+    """Take `tinytorch.core` from a workspace and refuse to test anybody else's code."""
+    global _tests
+    os.environ["TINYTORCH_WORKSPACE"] = workspace
+    checkpoint = find_checkpoint(number)
+    for module in map(find_module, checkpoint.after):
+        _refuse_foreign(module, Path(workspace).resolve() / "tinytorch" / "core")
+    _tests = _load(checkpoint)
+
+
+def _refuse_foreign(module: Module, core: Path) -> None:
+    name = f"tinytorch.core.{module.export}"
+    cure = f"export yours with `tito module export {module.number}`"
+    try:
+        imported = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise AssertionError(f"{name} cannot be imported: {place(error)}{error}") from None
+        raise AssertionError(f"there is no {name} yet: {cure}") from None
+    except Exception as error:
+        raise AssertionError(f"{name} cannot be imported: {place(error)}{type(error).__name__}: {error}") from None
+    file = Path(imported.__file__ or "").resolve()
+    assert file.parent == core, f"{name} comes from {file}, which is not yours and does not count: {cure}"
+
+
+def _load(checkpoint: Checkpoint) -> ModuleType:
+    try:
+        return importlib.import_module(f"course.checkpoints.{checkpoint.test.stem}")
+    except ImportError as error:
+        raise AssertionError(f"a name that this checkpoint needs is missing: {error}") from None
+    except Exception as error:
+        raise AssertionError(f"{place(error)}{type(error).__name__}: {error}") from None
+
+
+def attempt(name: str) -> None:
+    """Run one test; whatever goes wrong in the student's code becomes a failure that names file and line."""
+    try:
+        with np.errstate(all="ignore"):
+            getattr(_tests, name)()
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{place(error)}{type(error).__name__}: {error}") from None
+
+
+def place(error: BaseException) -> str:
+    """`tensor.py, line 12: ` for the innermost line of the framework in a traceback, else nothing."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent.name == "core"]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+
+
+def refused(function: Callable[[], object], *kinds: type[Exception]) -> str:
+    """The message of the exception that a wrong call must raise."""
+    try:
+        function()
+    except kinds as error:
+        return str(error)
+    except Exception as error:
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise AssertionError(f"{place(error)}expected {expected}, got {type(error).__name__}: {error}") from None
+    raise AssertionError(f"nothing was raised; expected {' or '.join(kind.__name__ for kind in kinds)}")
+
+
+def agree(got: object, want: object, what: str, atol: float = 1e-5, rtol: float = 1e-5) -> None:
+    """Same shape and same values, with a message that shows the first difference."""
+    got, want = values(got), np.asarray(want)
+    assert got.shape == want.shape, f"{what} should have the shape {want.shape}, it has {got.shape}"
+    wrong = ~np.isclose(got, want, atol=atol, rtol=rtol, equal_nan=False)
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        at = f" at {list(first)}" if first else ""
+        raise AssertionError(f"{what} should be {want[first]:.6g}{at}, it is {got[first]:.6g}; "
+                             f"{wrong.sum()} of {wrong.size} numbers differ")
+
+
+def values(x: object) -> np.ndarray:
+    """The numbers of a tensor, array, list or number."""
+    return np.asarray(x if isinstance(x, np.ndarray) else getattr(x, "data", x))
+
+
+def fast(ours: Callable[[], object], plain: Callable[[], object], what: str, times: float, spare: float = 0.0005) -> None:
+    """At most `times` the CPU time of the same work in plain NumPy (best of several), plus `spare` seconds for the wrapping."""
+    best, limit = [np.inf, np.inf], np.inf
+    for attempts in range(1, 6):
+        for index, function in enumerate((plain, ours)):
+            best[index] = min(best[index], *(_cpu_seconds(function) for _ in range(3)))
+        limit = times * best[0] + spare
+        if attempts > 1 and best[1] <= limit:          # not after the first: other programs may have disturbed either side
+            return
+        if attempts > 1 and best[1] > 3 * limit:
+            break                                      # no disturbance explains that
+    raise AssertionError(f"{what} took {best[1] * 1000:.1f} ms, plain NumPy takes {best[0] * 1000:.1f} ms: "
+                         f"more than {times:g} times as long. Usual reasons: a Python loop over numbers, a needless copy, "
+                         f"a power such as x ** 3 instead of x * x * x")
+
+
+def _cpu_seconds(function: Callable[[], object]) -> float:
+    """CPU time, not wall time: a busy machine must not fail a checkpoint."""
+    before = time.process_time()
+    function()
+    return time.process_time() - before

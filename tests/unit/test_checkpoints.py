@@ -1,0 +1,232 @@
+"""Each checkpoint passes on the reference and fails when a piece it is about is stubbed, wrong by a sign or slow by an order."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from course.checkpoints.run import OWN, capability, functions, run
+from course.curriculum import checkpoints, find_checkpoint
+
+REPO = Path(__file__).resolve().parents[2]
+CORE = REPO / "tinytorch" / "core"
+PIECES = {"00": "utils", "01": "tensor", "02": "activations"}
+
+# What a checkpoint is not about, with the reason.
+OF_LATER_MODULES = {"Tensor.backward", "op.backward"}                       # 06 tests them
+CONVENIENCE = {"Tensor.__bool__", "Tensor.__array__", "Activation.__repr__"}       # no capability hangs on them
+NOT_TESTED = OF_LATER_MODULES | CONVENIENCE
+
+
+def workspace(folder: Path, **replaced: str) -> Path:
+    """A student's workspace with the reference as exports, some files replaced."""
+    core = folder / "tinytorch" / "core"
+    core.mkdir(parents=True)
+    (folder / ".tito").mkdir()
+    for name in PIECES.values():
+        (core / f"{name}.py").write_text(replaced.get(name) or (CORE / f"{name}.py").read_text())
+    return folder
+
+
+def outcome(number: str, folder: Path) -> list:
+    return list(run(find_checkpoint(number), folder))
+
+
+@pytest.mark.parametrize("number", PIECES)
+def test_the_reference_passes(number, tmp_path):
+    results = outcome(number, workspace(tmp_path))
+    assert [(r.capability, r.message) for r in results if not r.passed] == []
+    assert [r.capability for r in results] == [OWN, *map(capability, functions(find_checkpoint(number)))]
+
+
+def test_every_ready_checkpoint_is_mutated_here():
+    assert {c.number for c in checkpoints() if c.ready} == set(PIECES)
+
+
+# ---------------------------------------------------------------- mutations
+
+Mutant = tuple[str, str]                                                    # (what was done, the mutated file)
+
+
+def named_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from ((f"{node.name}.{inner.name}", inner) for inner in node.body if isinstance(inner, ast.FunctionDef))
+
+
+def stubbed(text: str) -> Iterator[Mutant]:
+    """Each function in turn raises NotImplementedError, as before the student wrote it."""
+    for position, (name, _) in enumerate(list(named_functions(ast.parse(text)))):
+        if name not in NOT_TESTED:
+            tree = ast.parse(text)
+            node = list(named_functions(tree))[position][1]
+            node.body = ast.parse("raise NotImplementedError").body
+            yield f"{name} stubbed", ast.unparse(tree)
+
+
+SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.GtE, ast.Gt: ast.LtE,
+         ast.GtE: ast.Lt, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+
+
+def wrong_signs(text: str) -> Iterator[Mutant]:
+    """Each + - * / and comparison in turn is its opposite, each minus sign in turn is gone."""
+    for position, (name, node) in enumerate(list(operations(ast.parse(text)))):
+        tree = ast.parse(text)
+        target = list(operations(tree))[position][1]
+        if isinstance(target, ast.UnaryOp):
+            target.op = ast.UAdd()
+        elif isinstance(target, ast.BinOp):
+            target.op = SWAPS[type(target.op)]()
+        else:
+            target.ops[0] = SWAPS[type(target.ops[0])]()
+        yield f"{name}, line {node.lineno}: {ast.unparse(node)} became {ast.unparse(target)}", ast.unparse(tree)
+
+
+def operations(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    for name, function in named_functions(tree):
+        if name in NOT_TESTED:
+            continue
+        messages = {id(inner) for node in ast.walk(function) if isinstance(node, ast.JoinedStr) for inner in ast.walk(node)}
+        for node in ast.walk(function):
+            if id(node) in messages:
+                continue                                                    # wording is not what a checkpoint is about
+            if (isinstance(node, ast.BinOp) and type(node.op) in SWAPS) \
+                    or (isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS) \
+                    or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)):
+                yield name, node
+
+
+WORKING_METHODS = ("op.__call__", "Activation.__call__")
+SLOW = """
+def _twelve_times(function):
+    def slow(*inputs, **options):
+        for _ in range(11):
+            function(*inputs, **options)
+        return function(*inputs, **options)
+    return slow
+if isinstance({name}, type(lambda: 0)):
+    {name} = _twelve_times({name})
+else:
+    {name}.forward = _twelve_times({name}.forward)
+"""
+
+
+def slowed(text: str) -> Iterator[Mutant]:
+    """Each function, op and working method in turn does its work twelve times."""
+    tree = ast.parse(text)
+    names = [name for name, _ in named_functions(tree)]
+    names += [target.id for node in tree.body if isinstance(node, ast.Assign) for part in node.targets
+              for target in ast.walk(part) if isinstance(target, ast.Name)]
+    for name in names:
+        if "." not in name or name in WORKING_METHODS:
+            yield f"{name} does its work twelve times", text + SLOW.format(name=name)
+
+
+COPYING = """
+_looking = {name}.forward if hasattr({name}, "forward") else {name}
+def _copying(*inputs, **options):
+    result = _looking(*inputs, **options)
+    return Tensor(result.data.copy()) if isinstance(result, Tensor) else result.copy()
+if hasattr({name}, "forward"):
+    {name}.forward = _copying
+else:
+    {name} = _copying
+"""
+VIEWS = {"00": ["tiles"], "01": ["reshape", "transpose", "getitem"], "02": []}
+
+
+def copied(text: str) -> Iterator[Mutant]:
+    """Each function that promises a view in turn gives a copy."""
+    text = text if "Tensor" in text else f"Tensor = type('Nobody', (), {{}})\n{text}"
+    for name in (name for names in VIEWS.values() for name in names if f"\n{name} = " in text or f"\ndef {name}(" in text):
+        yield f"{name} copies", text + COPYING.format(name=name)
+
+
+# Not slow by an order as a whole: what they do themselves is a small part of a call.
+NOT_TIMED = {"hello_tinytorch", "best_ms", "one_tuple",                        # best_ms calls as often as it is told to
+             "reshape", "transpose", "getitem"}                             # a tenth of a microsecond; a copy there is another mutant
+
+TEMPLATE = """
+import os, sys
+import numpy
+from course.checkpoints import support
+for line in sys.stdin:
+    number, place, names = line.rstrip("\\n").split("\\t")
+    if (child := os.fork()) == 0:
+        try:
+            support.enter(place, number)
+            for name in names.split():
+                support.attempt(name)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Template:
+    """A process with NumPy imported that forks for each mutant: the checkpoint's own functions, without a new start each time."""
+
+    def __init__(self):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+        self.process = subprocess.Popen([sys.executable, "-P", "-c", TEMPLATE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=environment, stderr=subprocess.DEVNULL)
+
+    def notices(self, number: str, place: Path, last_first: bool) -> bool:
+        names = functions(find_checkpoint(number))[::-1 if last_first else 1]
+        self.process.stdin.write(f"{number}\t{place}\t{' '.join(names)}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip() != "0"
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def template():
+    made = Template()
+    yield made
+    made.close()
+
+
+def survivors(template: Template, number: str, mutants: list[Mutant], folder: Path, last_first: bool = False) -> list[str]:
+    """The mutants that a checkpoint does not notice. The tests of speed stand last: they come first when it is about speed."""
+    found = []
+    for index, (what, text) in enumerate(mutants):
+        place = workspace(folder / str(index), **{PIECES[number]: text})
+        if not template.notices(number, place, last_first):
+            found.append(what)
+        shutil.rmtree(place)
+    return found
+
+
+def reference(number: str) -> str:
+    return (CORE / f"{PIECES[number]}.py").read_text()
+
+
+@pytest.mark.parametrize("number", PIECES)
+def test_the_template_sees_the_reference_pass(number, template, tmp_path):
+    assert survivors(template, number, [("nothing", reference(number))], tmp_path) == ["nothing"]
+
+
+@pytest.mark.parametrize("number", PIECES)
+@pytest.mark.parametrize("kind", [stubbed, wrong_signs, slowed])
+def test_every_mutant_is_noticed(number, kind, template, tmp_path):
+    mutants = [m for m in kind(reference(number)) if m[0].split(" does")[0] not in NOT_TIMED]
+    assert len(mutants) >= 4, "the mutations found nothing to change: are they still written for these files?"
+    assert survivors(template, number, mutants, tmp_path, last_first=kind is slowed) == []
+
+
+@pytest.mark.parametrize("number", ["00", "01"])
+def test_every_copy_in_place_of_a_view_is_noticed(number, template, tmp_path):
+    mutants = list(copied(reference(number)))
+    assert len(mutants) == len(VIEWS[number])
+    assert survivors(template, number, mutants, tmp_path) == []
