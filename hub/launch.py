@@ -83,14 +83,17 @@ class Launcher:
         }
         argv = [str(user_bin / "python"), str(single_user / "start.py"), "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
                 f"--ServerApp.root_dir={root}", *(["--allow-root"] if os.geteuid() == 0 else [])]
+        # kernels over sockets in the sandbox's own /tmp: whoever connects to a port gets a kernel's outputs, students share the ports
+        inside = {**env, "JUPYTER_RUNTIME_DIR": "/tmp/jupyter"}
+        rooms = [(paths.REPO / room, paths.REPO / room) for room in ("autograder", "bin", "course", "hub", "tinytorch")]
         try:
-            rooms = [(paths.REPO / room, paths.REPO / room) for room in ("autograder", "bin", "course", "hub", "tinytorch")]
-            argv = bubblewrap.command(
-                argv, readonly=[*bubblewrap.python_paths(user_bin / "python"), *rooms, (paths.BUILD, paths.BUILD)],
-                writable=[(root, root)], network=True, env=env, hostname=f"formgrader-{class_id}", chdir=str(root))
+            return bubblewrap.command(
+                [*argv, "--KernelManager.transport=ipc"], env=inside, network=True, hostname=f"formgrader-{class_id}", chdir=str(root),
+                readonly=[*bubblewrap.python_paths(user_bin / "python"), *rooms, (paths.BUILD, paths.BUILD)],
+                writable=[(root, root)]), inside
         except bubblewrap.SandboxUnavailable as lacking:
             print(f"formgrader {class_id} is not isolated from the rest of the site: {lacking}", file=sys.stderr)
-        return argv, env
+            return argv, env
 
 
 def wait_for_hub(port: int, seconds: float = 60) -> None:

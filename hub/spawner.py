@@ -13,11 +13,10 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,8 +27,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPError
 from traitlets import default
 
 from autograder.sandbox import bubblewrap
-from hub import homes, limits, paths, processes, snapshot
-from hub.processes import Process
+from hub import homes, limits, paths, processes, servers, snapshot
+from hub.servers import Record
 
 if TYPE_CHECKING:
     from hub.people import Person
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 
 HOME = bubblewrap.INNER_HOME                      # where the home is inside a sandbox, the same for everybody
 SETTINGS = paths.REPO / "hub" / "single_user"
+REFERENCES = "/opt/reference"
 LOG_BYTES = 2_000_000                             # a log larger than this is put aside at the next start
 FIRST_STEP = (5, "Preparing your workspace")
-GRACE = 10.0                                      # seconds for a server to save and end by itself
 SECRET = re.compile(r"[0-9a-fA-F]{32,}|(?<=token=)\S+|(?<=code=)\S+")
 
 
@@ -51,25 +50,6 @@ class Refused(web.HTTPError):
         self.jupyterhub_message = message
         lines = html.escape("\n".join(log or []))
         self.jupyterhub_html_message = html.escape(message) + (f"<pre class='log'>{lines}</pre>" if lines else "")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What must be known of a running server after the hub was restarted, also when it was killed while starting it."""
-
-    pid: int
-    started: str
-    inner_pid: int = 0                            # the sandbox's first process: when it ends, all in the sandbox ends
-    inner_started: str = ""
-    edition: str = ""                             # its copy of the student edition
-
-    @property
-    def root(self) -> Process:
-        return Process(self.pid, self.started)
-
-    @property
-    def inner(self) -> list[Process]:
-        return [Process(self.inner_pid, self.inner_started)] if self.inner_pid else []
 
 
 class ClassServer(Spawner):
@@ -96,8 +76,8 @@ class ClassServer(Spawner):
         return f"{self.user.name}-{self.name}"
 
     @property
-    def record_file(self) -> Path:
-        return paths.RUN / "servers" / self.user.name / f"{self.name}.json"
+    def file(self) -> Path:
+        return servers.file(self.user.name, self.name)
 
     @property
     def log_file(self) -> Path:
@@ -128,6 +108,7 @@ class ClassServer(Spawner):
             "HOME": home, "USER": self.user.name, "LOGNAME": self.user.name, "SHELL": "/bin/bash",
             "PATH": f"{code}/bin:{user_bin}:/usr/bin:/bin",
             "PYTHONPATH": code, "TINYTORCH_WORKSPACE": home, "TINYTORCH_RLIMITS": json.dumps(rlimits),
+            "TINYTORCH_REFERENCE": REFERENCES,
             "OPENBLAS_NUM_THREADS": str(max(1, math.ceil(self.class_.limits.cpu))),
             "COURSE_ID": self.name, "NGSHARE_URL": f"http://127.0.0.1:{self.public_port}/services/ngshare",
             "JUPYTER_CONFIG_PATH": f"{settings}/{'staff' if self.staff else 'student'}:{settings}",
@@ -158,15 +139,20 @@ class ClassServer(Spawner):
         argv.append("--KernelManager.transport=ipc")
         return bubblewrap.command(
             argv, env=env, network=True, hostname=self.name, chdir=home, die_with_parent=False,
-            readonly=[*bubblewrap.python_paths(python), (self.edition, code), (SETTINGS, settings)],
+            readonly=[*bubblewrap.python_paths(python), (self.edition, code), (SETTINGS, settings), *self.references()],
             writable=[(paths.home(self.user.name, self.name), home)], tmpfs={"/tmp": 256})
+
+    def references(self) -> list[tuple[Path, str]]:
+        """Reference solutions that the class has opened by now, one file per module. Only a sandbox can show some and not others."""
+        names = [f"{module.export}.py" for module in self.class_.opened(datetime.now(UTC))]
+        return [(paths.REPO / "tinytorch" / "core" / name, f"{REFERENCES}/{name}") for name in names]
 
     # ------------------------------------------------------------------------------------------ start
     async def start(self) -> tuple[str, int]:
         """Start the server and wait until it answers. Refused with the end of its log when it does not."""
         self.step = FIRST_STEP
         class_ = self.class_
-        await self.end(self.record, GRACE)            # what a hub that was killed in the middle of a start left behind
+        await self.end(servers.GRACE)                 # what a hub that was killed in the middle of a start left behind
         try:
             self.run(class_)
         except OSError as error:
@@ -179,7 +165,7 @@ class ClassServer(Spawner):
 
     def run(self, class_: "Class") -> None:
         """Start its processes."""
-        self.edition = snapshot.take(record.edition for record in records())
+        self.edition = snapshot.take(servers.read(file).edition for file in servers.files())
         home = homes.prepare(self.user.name, self.name, class_.title, self.staff)
         self.port = self.port or random_port()
         limited = self.group.make(class_.limits)
@@ -213,7 +199,7 @@ class ClassServer(Spawner):
             if self.process is not None and self.process.poll() is not None:
                 raise Refused(500, "The server of your class ended while it was starting. Try again; if it happens "
                               "again, show these last lines of its log to your instructor.", self.log_end())
-            if self.isolated and not self.record.inner:
+            if self.isolated and not servers.read(self.file).inner_pid:
                 self.remember()
             if look == 15:
                 self.step = (50, "Loading JupyterLab")
@@ -241,73 +227,38 @@ class ClassServer(Spawner):
             await asyncio.sleep(0.2)
 
     # ------------------------------------------------------------------------------------------ running
-    @property
-    def record(self) -> Record:
-        """Who the server's processes are. Kept in a file: a hub that is killed at any moment finds them again."""
-        return read_record(self.record_file)
-
     def remember(self) -> None:
+        """Note which processes the server is, so that a hub which is killed at any moment finds them again."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):           # ended already: answers() sees that
             root = processes.identify(self.process.pid)
             below = processes.tree(root)[1:2] if self.isolated else []
             inner = (below[0].pid, below[0].started) if below else (0, "")
-            self.record_file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self.record_file.with_suffix(".new")
-            fresh.write_text(json.dumps(asdict(Record(root.pid, root.started, *inner, self.edition.name))))
-            fresh.replace(self.record_file)
+            servers.write(self.file, Record(root.pid, root.started, *inner, self.edition.name, self.group.name))
 
     async def poll(self) -> int | None:
         """None while it runs, its exit code (0 where that is not known) when it does not."""
-        record = self.record
-        if self.process is not None:
-            code = self.process.poll()
-            if code is not None:
-                await self.end(record, 0)
-            return code
-        if record.pid and record.root.alive():
+        code = self.process.poll() if self.process is not None else None
+        if code is None and servers.read(self.file).alive:
             return None
-        await self.end(record, 0)
-        return 0
+        await self.end(0)
+        return code or 0
 
     async def stop(self, now: bool = False) -> None:
         """End the server and everything that runs in it; with `now`, without time to save."""
-        await self.end(self.record, 0 if now else GRACE)
+        await self.end(0 if now else servers.GRACE)
 
-    async def end(self, record: Record, grace: float) -> None:
-        """End what the record names: ask the server first, then take down sandbox, cgroup and all descendants."""
-        everything = [*processes.tree(record.root), *record.inner] if record.pid else []
-        if grace and everything:
-            processes.served(record.root).signal(signal.SIGTERM)
-            await asyncio.to_thread(processes.wait, [record.root], grace)
-        processes.kill(reversed(everything))
-        processes.kill(identified(self.group.processes()))
-        if everything and not await asyncio.to_thread(processes.wait, everything, 5):
-            remaining = [process.pid for process in everything if process.alive()]
-            self.log.warning("processes of %s did not end: %s", self._log_name, remaining)
-        if self.process is not None and self.process.poll() is None:
+    async def end(self, grace: float) -> None:
+        left = await asyncio.to_thread(servers.end, self.file, grace)
+        if left:
+            self.log.warning("processes of %s did not end: %s", self._log_name, left)
+        if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
-        self.process = None
-        if self.group.exists:
-            await asyncio.to_thread(self.group.remove)
-        self.record_file.unlink(missing_ok=True)
+                self.process.wait(1)                             # only to take note of its end
+            self.process = None
 
     def move_certs(self, certs: dict[str, str]) -> dict[str, str]:
         return certs
-
-
-def read_record(file: Path) -> Record:
-    """What a record says; that of no process where there is none."""
-    try:
-        return Record(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return Record(0, "")
-
-
-def records() -> Iterator[Record]:
-    """Those of all servers of this site."""
-    return map(read_record, (paths.RUN / "servers").glob("*/*.json"))
 
 
 def for_site(site: "Site", public_port: int, isolated: bool) -> type[ClassServer]:
@@ -325,10 +276,3 @@ def check_membership(people: "dict[str, Person]", user: str, class_id: str) -> N
         raise Refused(403, "A server belongs to a class. Choose a class on the home page.")
     listed = f"Your classes: {', '.join(mine)}." if mine else "You are in no class yet."
     raise Refused(403, f"You are not in a class named {class_id}. {listed}")
-
-
-def identified(pids: list[int]) -> Iterator[Process]:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            yield processes.identify(pid)
-

@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,16 +22,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, ports, secrets
+from hub import courses, paths, ports, secrets, servers
 from hub.site import Site, SiteError
 
 console = Console(highlight=False, soft_wrap=True)
-READY_SECONDS = 90
+SOCKET_NAME = 107 if sys.platform == "linux" else 103      # characters that the name of a Unix socket may have
+READY_SECONDS = 240                      # a small machine that does other work needs its time; what has given up is seen sooner
 
 
 class Problem(Exception):
@@ -54,7 +58,8 @@ def up() -> None:
         for line in run_user("hub.courses", stdin=json.dumps(courses.describe(site))).splitlines():
             say("note", line)
         numbers = ports.load(site)
-        if not running():
+        if running() is None:
+            end_leftovers()
             refuse_taken(numbers)
         secrets.load().service_token("ngshare")
         programs = write_supervisor(site)
@@ -62,6 +67,26 @@ def up() -> None:
         say("processes", f"{len(programs)} running" + (f", restarted: {', '.join(changed)}" if changed else ""))
         wait_until_healthy(site, numbers)
     tell(site, time.monotonic() - start)
+
+
+def refuse_unusable_state() -> None:
+    """A state of somebody else would be left half readable for either; a long path is more than a socket's name can have."""
+    if paths.STATE.exists() and paths.STATE.stat().st_uid != os.geteuid():
+        owner = name_of(paths.STATE.stat().st_uid)
+        raise Problem(f"{paths.STATE} belongs to {owner}, and you are {name_of(os.geteuid())}: run it as {owner}, "
+                      "or keep a site of your own elsewhere: TINYTORCH_STATE=/a/folder/of/yours make up")
+    # the supervisor first makes its socket under a name with its process id at the end
+    longest = SOCKET_NAME - len("/run/supervisor.sock.4194304")
+    if len(os.fsencode(paths.STATE)) > longest:
+        raise Problem(f"{paths.STATE} is too long a path, since sockets are made in it ({len(os.fsencode(paths.STATE))} characters, "
+                      f"at most {longest}): give a shorter one, TINYTORCH_STATE=/a/folder make up")
+
+
+def name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def load_site() -> Site:
@@ -166,7 +191,7 @@ serverurl=unix://{paths.RUN}/supervisor.sock
 """
     for name, words in programs.items():
         text += f"""[program:{name}]
-command={python} -m hub.launch {' '.join(words)}
+command={shlex.join([str(python), '-m', 'hub.launch', *words])}
 stdout_logfile={paths.LOGS}/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
@@ -210,7 +235,6 @@ def start_or_update(programs: dict[str, list[str]]) -> list[str]:
     now = fingerprints(load_site())
     before: dict[str, str] = {}
     if running() is None:
-        end_leftovers()
         env = {name: value for name, value in os.environ.items() if name in (
             "PATH", "HOME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") or name.startswith("TINYTORCH_")}
         done = subprocess.run([str(paths.env_bin("hub", "supervisord")), "-c", str(paths.RUN / "supervisord.conf")],
@@ -230,32 +254,35 @@ def start_or_update(programs: dict[str, list[str]]) -> list[str]:
     return changed
 
 
-def processes_of_this_site() -> Iterator[int]:
-    """Processes whose command names this site's state: servers of students, and what a killed supervisor left."""
-    if not Path("/proc").is_dir():
-        listed = subprocess.run(["ps", "-axo", "pid=,command="], capture_output=True, text=True).stdout.splitlines()
-        found = [(int(line.split(None, 1)[0]), line) for line in listed if line.strip()]
+def processes_of_this_site() -> Iterator[tuple[int, str]]:
+    """Our programs that work on this site's state, as pid and command with environment: servers of students, and what a killed
+    supervisor left. An editor or a backup that has one of its files open is none of them."""
+    if Path("/proc").is_dir():
+        found = [(int(p.name), command_line(int(p.name)) + environment(int(p.name))) for p in Path("/proc").iterdir() if p.name.isdigit()]
     else:
-        found = [(int(p.name), command_line(int(p.name))) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    yield from (pid for pid, command in found if pid != os.getpid() and f"{paths.STATE}/" in command and "hub.up" not in command)
+        listed = subprocess.run(["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True).stdout.splitlines()
+        found = [(int(line.split(None, 1)[0]), line) for line in listed if line.strip()]
+    yield from ((pid, text) for pid, text in found if f"{paths.STATE}/" in text and f"{paths.ENVS}/" in text
+                and pid != os.getpid() and "hub.up" not in text)
+
+
+def environment(pid: int) -> str:
+    """The environment a process was started with; empty where that is not ours to see."""
+    with contextlib.suppress(OSError):
+        return " " + Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 def end_leftovers() -> None:
     """End what a supervisor that was killed left behind; students' servers stay, the new hub takes them over."""
-    ends = [f"--port {port}" for port in ports.load(load_site()).named().values()]
-    for pid in list(processes_of_this_site()):
-        command = command_line(pid)
-        if str(paths.HOMES) not in command and (any(end in command for end in ends) or "ServerApp.port" in command):
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        left = [pid for pid, text in processes_of_this_site() if f"{paths.HOMES}/" not in text]
+        for pid in left:
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGTERM)
-    hub_pid = paths.RUN / "hub.pid"
-    with contextlib.suppress(OSError, ValueError):
-        pid = int(hub_pid.read_text())
-        if "jupyterhub" in command_line(pid):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(ports.taken(p) for p in ports.load(load_site()).named().values()):
-        time.sleep(0.2)
+                os.kill(pid, sign)
+        deadline = time.monotonic() + 10
+        while any(command_line(pid) for pid in left) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 # --------------------------------------------------------------------------------------------- health
@@ -277,9 +304,9 @@ def wait_until_healthy(site: Site, numbers: ports.Ports) -> None:
             waiting = {name: url for name, url in waiting.items() if not answers(url, unable=name == "autograder")}
             if waiting:
                 if time.monotonic() > patient:
-                    given_up = [name for name in waiting if "FATAL" in supervisorctl("status", name)]
+                    given_up = [line.split()[0] for line in supervisorctl("status").splitlines() if " FATAL " in line]
                     if given_up or running() is None:
-                        waiting = {name: waiting[name] for name in given_up or waiting}
+                        waiting = dict.fromkeys(given_up, "") or waiting
                         break
                 time.sleep(0.3)
     if waiting:
@@ -343,13 +370,11 @@ def down() -> None:
                 time.sleep(0.2)
             if running() is not None:
                 os.kill(pid, signal.SIGKILL)
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            left = list(processes_of_this_site())
-            for each in left:
-                with contextlib.suppress(OSError):
-                    os.kill(each, sign)
-            if left and sign == signal.SIGTERM:
-                time.sleep(2)
+        servers.end_all()
+        end_leftovers()
+        for left, _ in processes_of_this_site():
+            with contextlib.suppress(OSError):
+                os.kill(left, signal.SIGKILL)
     say("down", "stopped; `make up` starts it again with all its data")
 
 
@@ -380,6 +405,12 @@ def reset(sure: bool) -> None:
     say("reset", "all data of this site is gone; the environments and classes.yml are kept")
 
 
+def fail(command: str, reason: str) -> NoReturn:
+    console.print(f"[red]make {command}:[/] ", end="")
+    console.print(reason, markup=False)
+    sys.exit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -389,6 +420,7 @@ def main() -> None:
     commands.add_parser("reset").add_argument("--yes", action="store_true")
     args = parser.parse_args()
     try:
+        refuse_unusable_state()
         match args.command:
             case "up":
                 up()
@@ -401,9 +433,9 @@ def main() -> None:
             case "status":
                 console.print(supervisorctl("status") if running() else "not running", markup=False)
     except Problem as problem:
-        console.print(f"[red]make {args.command}:[/] ", end="")
-        console.print(str(problem), markup=False)
-        sys.exit(1)
+        fail(args.command, str(problem))
+    except OSError as error:
+        fail(args.command, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         sys.exit("stopped; run the same command again to go on")
 

@@ -6,6 +6,14 @@ from autograder.sandbox import bubblewrap
 from tests.need import need
 from tests.running import Site
 
+CLOSED = "03_activations"       # due long ago in ml201, which refuses what is late
+
+
+def close(text: str) -> str:
+    """The example's classes.yml, with one assignment of the second class closed."""
+    roster = "    roster: rosters/ml201.csv"
+    return text.replace(roster, f"    late: refuse\n    due: {{{CLOSED}: 2025-01-31}}\n{roster}")
+
 
 def isolation() -> str:
     """Empty where bubblewrap works here, else what it said."""
@@ -21,7 +29,7 @@ def site(tmp_path_factory):
     """The example site, running; stopped at the end of the session. On failure its logs are in the temporary folder."""
     said = isolation()
     need("bubblewrap", not said, said)
-    running = Site(tmp_path_factory.mktemp("site"))
+    running = Site(tmp_path_factory.mktemp("site"), change=close)
     try:
         running.first_up = running.up()
         yield running

@@ -19,7 +19,6 @@ import websocket
 
 from hub import paths, ports
 
-
 PORTS = 20                               # a site's, from its public one on
 RESERVED = []                            # lock files, open as long as this process lives: two test runs choose different ports
 
@@ -27,7 +26,8 @@ RESERVED = []                            # lock files, open as long as this proc
 def free_port() -> int:
     """A port with some free ones behind it, away from the default site's, that no other test run has chosen."""
     for base in random.sample(range(20000, 32000, 100), 120):
-        lock = open(Path(tempfile.gettempdir()) / f"tinytorch-test-ports-{base}-{os.getuid()}", "w")
+        file = Path(tempfile.gettempdir()) / f"tinytorch-test-ports-{base}-{os.getuid()}"
+        lock = file.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,11 +73,14 @@ class Site:
     def person(self, name: str) -> "Person":
         return Person(self, name)
 
+    def supervisor(self, *words: str) -> str:
+        """Ask the site's supervisor: `stop exchange`, for one."""
+        conf = self.state / "run" / "supervisord.conf"
+        return subprocess.run([str(paths.env_bin("hub", "supervisorctl")), "-c", str(conf), *words], capture_output=True, text=True).stdout
+
     def pid(self, program: str) -> int:
         """The process id of one of the supervisor's programs."""
-        conf = self.state / "run" / "supervisord.conf"
-        said = subprocess.run([str(paths.env_bin("hub", "supervisorctl")), "-c", str(conf), "pid", program], capture_output=True, text=True)
-        return int(said.stdout)
+        return int(self.supervisor("pid", program))
 
     def wait(self, path: str = "/hub/health", seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds

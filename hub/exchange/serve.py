@@ -75,9 +75,29 @@ def classes_of(owner):
 
 
 class Guards:
-    """What every request passes before ngshare sees it."""
+    """What every request passes before ngshare sees it, and what holds for all files that it stores."""
 
     owner = None
+    stored = ()                        # paths of the files that this request made
+
+    def filename_create(self, filename):
+        name = super().filename_create(filename)
+        self.stored = (*self.stored, Path(self.application.storage_path, name))
+        return name
+
+    def json_files_unpack(self, json_str, target):
+        """On the disk before the database names them: a power cut leaves no submission without its content."""
+        super().json_files_unpack(json_str, target)
+        for path in (*self.stored, Path(self.application.storage_path)):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+    def on_finish(self):
+        super().on_finish()
+        if self.get_status() >= 400:   # what a request that failed has written, on a full disk for one, belongs to nothing
+            for path in self.stored:
+                path.unlink(missing_ok=True)
 
     def user_for_token(self, token):
         self.owner = self.application.identify(token)

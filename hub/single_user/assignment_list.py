@@ -4,8 +4,13 @@ nbgrader 0.9.6 drops the outcome of a failed fetch and shows tracebacks for othe
 its list: the reason of a failure is one sentence, and a failed fetch answers with it.
 """
 
+import textwrap
+
 from nbgrader.server_extensions.assignment_list import handlers as nbgrader_list
 from sentences import sentence
+
+COLUMNS = 90             # of the box that shows why a submission failed; it wraps no line
+BACK = "The round arrow at the top right brings the list back."
 
 
 class ClearAssignmentList(nbgrader_list.AssignmentList):
@@ -14,20 +19,29 @@ class ClearAssignmentList(nbgrader_list.AssignmentList):
     failed = None            # the outcome of a fetch, which nbgrader's handler drops before it asks for the list
 
     def outcome(self, answer):
-        return answer if answer["success"] else {"success": False, "value": sentence(answer["value"])}
+        """The answer, with the reason of a failure as the page shows it: whole sentences."""
+        if answer["success"]:
+            return answer
+        said = sentence(answer["value"])
+        first = said.split()[0]              # maybe the name of a file or of an assignment, which stays as it is
+        said = (first.capitalize() if first.isalpha() else first) + said[len(first):]
+        return {"success": False, "value": said if said.endswith(".") else f"{said}."}
+
+    def fetched(self, answer):
+        """The outcome of a fetch, put by for the list that follows it."""
+        answer = self.outcome(answer)
+        self.failed = None if answer["success"] else {"success": False, "value": f"{answer['value']} {BACK}"}
+        return answer
 
     def fetch_assignment(self, course_id, assignment_id):
-        answer = self.outcome(super().fetch_assignment(course_id, assignment_id))
-        self.failed = None if answer["success"] else answer
-        return answer
+        return self.fetched(super().fetch_assignment(course_id, assignment_id))
 
     def fetch_feedback(self, course_id, assignment_id):
-        answer = self.outcome(super().fetch_feedback(course_id, assignment_id))
-        self.failed = None if answer["success"] else answer
-        return answer
+        return self.fetched(super().fetch_feedback(course_id, assignment_id))
 
     def submit_assignment(self, course_id, assignment_id):
-        return self.outcome(super().submit_assignment(course_id, assignment_id))
+        answer = self.outcome(super().submit_assignment(course_id, assignment_id))
+        return answer if answer["success"] else {"success": False, "value": textwrap.fill(answer["value"], COLUMNS)}
 
     def list_assignments(self, course_id=None):
         if self.failed is not None:
