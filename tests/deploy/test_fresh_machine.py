@@ -1,0 +1,134 @@
+"""`make up` on a machine with nothing prepared: a bare Debian in a container, an ordinary user, no Docker, no Node, no root."""
+
+import json
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.deploy import checkout
+from tests.need import need
+
+DOCKER = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if path and Path(path).exists()), None)
+IMAGE = "tinytorch-test/bare-debian"
+PACKAGES = "ca-certificates,python3,python3-venv,make,git"
+MACHINE_CAS = Path("/usr/local/share/ca-certificates")        # of a site behind an inspecting proxy; often empty
+
+# A container is more closed than a real machine: it may not make user namespaces. These give back what a machine has.
+AS_A_MACHINE = [word for what in ("seccomp", "apparmor", "systempaths") for word in ("--security-opt", f"{what}=unconfined")]
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+
+
+def docker(*words, **options):
+    return subprocess.run([DOCKER, *words], capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def bare_debian(tmp_path_factory):
+    """An image of Debian 12 with Python, make and git, from the distribution's mirror."""
+    need("a Docker engine", DOCKER and docker("info").returncode == 0, "install and start Docker")
+    if docker("image", "inspect", IMAGE).returncode:
+        need("debootstrap", shutil.which("debootstrap"), "apt-get install debootstrap")
+        root = tmp_path_factory.mktemp("debian")
+        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)], check=True,
+                       capture_output=True)
+        for file in MACHINE_CAS.glob("*.crt"):
+            shutil.copy(file, root / "usr/local/share/ca-certificates")
+        subprocess.run(["chroot", str(root), "update-ca-certificates"], check=True, capture_output=True)
+        subprocess.run(["chroot", str(root), "useradd", "-m", "newcomer"], check=True, capture_output=True)
+        tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
+        subprocess.run([DOCKER, "import", "-", IMAGE], stdin=tar.stdout, check=True, capture_output=True)
+        shutil.rmtree(root, ignore_errors=True)
+    return IMAGE
+
+
+@pytest.fixture
+def machine(bare_debian, tmp_path, request):
+    """A running bare machine with this checkout in the newcomer's home: call it with a command of theirs."""
+    name = f"tinytorch-fresh-{uuid.uuid4().hex[:8]}"
+    docker("run", "-d", "--rm", "--name", name, "--init", *request.param, bare_debian, "sleep", "3600", check=True)
+    try:
+        docker("cp", str(checkout.archive(tmp_path / "checkout.tar")), f"{name}:/home/newcomer/checkout.tar", check=True)
+        docker("exec", "-u", "newcomer", "-w", "/home/newcomer", name, "tar", "xf", "checkout.tar", "--no-same-owner", check=True)
+
+        def run(command, user="newcomer", timeout=1500):
+            return docker("exec", "-u", user, "-w", "/home/newcomer/tinytorch-hub", name, "sh", "-c", command, timeout=timeout)
+
+        yield run
+    finally:
+        docker("rm", "-f", name)
+
+
+def cpu_seconds(machine):
+    """What the machine has computed since its start; unlike the clock, it does not depend on who else uses this host."""
+    said = machine("cat /sys/fs/cgroup/cpuacct/cpuacct.usage || cat /sys/fs/cgroup/cpu.stat").stdout.split()
+    return int(said[0]) / 1e9 if said[0].isdigit() else int(said[1]) / 1e6
+
+
+def succeeds(machine, command):
+    """Run it; returns what it printed and the CPU seconds that were spent meanwhile."""
+    start, before = time.monotonic(), cpu_seconds(machine)
+    done = machine(command)
+    spent = cpu_seconds(machine) - before
+    print(f"{command}: {time.monotonic() - start:.0f} s, {spent:.0f} CPU-s\n{done.stdout}{done.stderr}")
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return done.stdout, spent
+
+
+def loop(machine):
+    return json.loads(succeeds(machine, ".envs/user/bin/python -m tests.deploy.one_loop")[0].splitlines()[-1])
+
+
+def of_the_site(machine):
+    """What runs there, but for the container's own init and this look."""
+    return [line for line in machine("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout.splitlines() if ".state/" in line]
+
+
+@pytest.mark.parametrize("machine", [AS_A_MACHINE], indirect=True, ids=["a machine"])
+def test_make_up_on_a_bare_machine(machine):
+    first, cold = succeeds(machine, "make up")
+    assert "is ready at http://127.0.0.1:8000" in first
+    assert "Demonstration only" not in first
+    assert "alice" in first
+    second, warm = succeeds(machine, "make up")
+    assert "restarted" not in second
+    assert cold < 300, "a cold start should take less than five minutes, even on one core"
+    assert warm < 15, "a second make up should take less than 15 s, even on one core"
+
+    seen = loop(machine)
+    around = seen["around"]
+    assert around["own_work"]
+    assert not [place for place in ("site", "source", "solutions") if around[place]]
+    assert around["uid"] == 60902
+    assert around["processes"] < 10
+    assert seen["graded"], seen["said"]
+    assert seen["score"] == seen["most"] > 0
+
+    passwords = machine("cat .state/secrets/signins.csv").stdout
+    succeeds(machine, "make down")
+    assert not of_the_site(machine)
+    succeeds(machine, "make up")
+    assert machine("cat .state/secrets/signins.csv").stdout == passwords
+    assert "submitted" not in succeeds(machine, "make status")[0]
+    succeeds(machine, "make reset YES=1")
+    assert not of_the_site(machine)
+    assert machine("test -e .state").returncode == 1
+
+
+@pytest.mark.parametrize("machine", [[]], indirect=True, ids=["no user namespaces"])
+def test_a_machine_that_cannot_isolate_is_a_demonstration_and_says_so(machine):
+    """Its Python comes without ensurepip besides, as that of Debian and Ubuntu does until somebody installs python3-venv."""
+    assert machine("rm -r /usr/lib/python3*/ensurepip", user="root").returncode == 0
+    first, _ = succeeds(machine, "make up")
+    assert "Demonstration only" in first
+    assert "autograding is refused" in first
+    assert "user namespaces" in first
+    seen = loop(machine)
+    assert seen["around"]["own_work"]
+    assert not seen["graded"]
+    assert seen["score"] == 0
+    print(seen["said"])
