@@ -8,9 +8,11 @@ USER_PYTHON := $(ENVS)/user/bin/python
 DEV := $(ENVS)/dev/bin
 UV := $(abspath $(ENVS))/uv/bin/uv
 INSTALLED = [ -x $(HUB) ] || { echo "nothing is installed in $(ENVS): make up does that"; exit 0; };
+HAVE_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON) here. Install Python 3.11 or newer (Debian, Ubuntu: \
+  apt-get install python3) or say which one: make up PYTHON=/path/to/python3.12"; exit 1; };
 # whoever names a Python gets it; otherwise an environment keeps the one it was made with
-ENVIRONMENTS := $(PYTHON) -m hub.environments $(if $(filter command environment,$(origin PYTHON)),--this-python)
-TESTS ?= tests/unit tests/attacks tests/integration tests/e2e
+ENVIRONMENTS = $(HAVE_PYTHON) $(PYTHON) -m hub.environments $(if $(filter command environment,$(origin PYTHON)),--this-python)
+TESTS ?= tests/unit tests/attacks tests/integration tests/e2e tests/deploy
 
 .PHONY: help up down logs status reset build test lint bench lock oracle check
 
@@ -62,8 +64,8 @@ bench: ## measure start cost, memory and speed against the plain stack
 
 oracle: ## add PyTorch to the test environment, so that the framework's tests can ask it
 	@$(ENVIRONMENTS) dev
-	@$(DEV)/python -m ensurepip -q 2>/dev/null || true
-	@$(DEV)/python -m pip install --disable-pip-version-check -q torch==2.13.0
+	@[ -x $(ENVS)/uv/bin/pip ] || { echo "make oracle needs pip: apt-get install python3-venv, remove $(ENVS)/uv, and run it again"; exit 1; }
+	@$(ENVS)/uv/bin/pip --python $(DEV)/python install --disable-pip-version-check -q torch==2.13.0
 
 lock: ## resolve requirements/*.in anew
 	@$(ENVIRONMENTS) user
