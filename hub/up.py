@@ -350,7 +350,7 @@ def tell(site: Site, seconds: float) -> None:
         with file.open() as stream:
             rows = list(csv.reader(stream))[1:]
         for row in rows[:20]:
-            table.add_row(*row[:4])
+            table.add_row(row[0], row[1] or "(changed)", *row[2:4])
         console.print(table)
         if len(rows) > 20:
             console.print(f"... and {len(rows) - 20} more in {file}", markup=False)
