@@ -90,7 +90,12 @@ def main() -> None:
 
 
 def _run() -> int:
-    result = cli.main(prog_name="tito", standalone_mode=False)
+    try:
+        result = cli.main(prog_name="tito", standalone_mode=False)
+    except SystemExit:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":              # click's own way with a broken pipe: exit 1
+            raise BrokenPipeError from None
+        raise
     sys.stdout.flush()                                     # a broken pipe shows itself here, not at interpreter exit
     return result if isinstance(result, int) else 0
 

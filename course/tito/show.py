@@ -18,9 +18,14 @@ COLOURS = {
 def console(err: bool = False):
     """A rich console; wide where no person reads it, so that no line is folded."""
     from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError                      # rich would exit with 1; main() says what a reader that left means
+
     stream = sys.stderr if err else sys.stdout
-    return Console(file=stream, highlight=False, markup=False, soft_wrap=False,
-                   width=None if stream.isatty() else 10_000)
+    return Ours(file=stream, highlight=False, markup=False, soft_wrap=False,
+                width=None if stream.isatty() else 10_000)
 
 
 def styled(text: str):
