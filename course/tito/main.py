@@ -93,7 +93,7 @@ def _run() -> int:
     try:
         result = cli.main(prog_name="tito", standalone_mode=False)
     except SystemExit:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":              # click's own way with a broken pipe: exit 1
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):       # click's own way with a broken pipe: exit 1
             raise BrokenPipeError from None
         raise
     sys.stdout.flush()                                     # a broken pipe shows itself here, not at interpreter exit
