@@ -17,6 +17,7 @@ class ClearAssignmentList(nbgrader_list.AssignmentList):
     """nbgrader's manager, with outcomes that reach the page."""
 
     failed = None            # the outcome of a fetch, which nbgrader's handler drops before it asks for the list
+    submitted = ""           # what was submitted just now: nbgrader's handler answers with the list, or with why there is none
 
     def outcome(self, answer):
         """The answer, with the reason of a failure as the page shows it: whole sentences."""
@@ -41,13 +42,18 @@ class ClearAssignmentList(nbgrader_list.AssignmentList):
 
     def submit_assignment(self, course_id, assignment_id):
         answer = self.outcome(super().submit_assignment(course_id, assignment_id))
+        self.submitted = assignment_id if answer["success"] else ""
         return answer if answer["success"] else {"success": False, "value": textwrap.fill(answer["value"], COLUMNS)}
 
     def list_assignments(self, course_id=None):
         if self.failed is not None:
             answer, self.failed = self.failed, None
             return answer
-        return self.outcome(super().list_assignments(course_id=course_id))
+        answer, submitted, self.submitted = self.outcome(super().list_assignments(course_id=course_id)), self.submitted, ""
+        if submitted and not answer["success"]:
+            said = f"{submitted} was submitted. The list could not be renewed, though: {answer['value']}"
+            answer["value"] = textwrap.fill(said, COLUMNS)
+        return answer
 
 
 def _jupyter_server_extension_points():

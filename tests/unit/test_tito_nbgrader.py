@@ -92,6 +92,7 @@ def room(tmp_path, monkeypatch) -> Class:
     return Class(tmp_path / "class", monkeypatch)
 
 
+@pytest.mark.timeout(900)                      # a dozen steps with real kernels: seconds on a free machine, minutes on a busy one
 def test_the_whole_life_of_an_assignment(room):
     room.build("01_setup")
     assert "0 students, 0 assignments" in room.tito("setup-instructor").stdout
