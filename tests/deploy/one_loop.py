@@ -1,4 +1,4 @@
-"""One student and one instructor of the site that `make up` made in this checkout; prints what they met, as JSON.
+"""One student and one instructor on the site that `make up` made in this checkout; prints what they met, as JSON.
 
     .envs/user/bin/python -m tests.deploy.one_loop
 
@@ -7,22 +7,41 @@ The environment `user` is enough, so it runs on a machine with nothing else prep
 
 import json
 
+from autograder.sandbox import bubblewrap
 from hub import paths
 from tests.running import Site, solve
 
 CLASS, ASSIGNMENT = "ml101", "02_tensor"
+MEMORY_MB, PIDS = 1024, 256                      # what the example says about this class
 LOOK_AROUND = f"""
-import json, os, resource
+import json, os, subprocess
 def reads(path):
     try:
         return bool(os.listdir(path))
     except OSError:
         return False
+def gets_memory(mb):
+    try:
+        return bool(bytearray(mb * 2**20))
+    except MemoryError:
+        return False
+def gets_processes(number):
+    running = []
+    try:
+        for _ in range(number):
+            running.append(subprocess.Popen(["sleep", "60"]))
+    except OSError:
+        pass
+    for process in running:
+        process.kill()
+        process.wait()
+    return len(running)
 print(json.dumps({{
-    "uid": os.getuid(), "home": os.path.expanduser("~"), "own_work": reads(os.path.expanduser("~/modules/source/{ASSIGNMENT}")),
-    "site": reads({str(paths.STATE)!r}), "source": reads({str(paths.REPO / "course" / "modules")!r}),
-    "solutions": reads({str(paths.BUILD / "source")!r}), "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
-    "memory_mb": resource.getrlimit(resource.RLIMIT_DATA)[0] // 2**20, "pids": resource.getrlimit(resource.RLIMIT_NPROC)[0]}}))
+    "uid": os.getuid(), "work": reads(os.path.expanduser("~/modules/source/{ASSIGNMENT}")), "site": reads({str(paths.STATE)!r}),
+    "source": reads({str(paths.REPO / "course" / "modules")!r}), "solutions": reads({str(paths.BUILD / "source")!r}),
+    "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
+    "half its memory": gets_memory({MEMORY_MB // 2}), "more than its memory": gets_memory({MEMORY_MB + 200}),
+    "new processes": gets_processes({PIDS + 50})}}))
 """
 
 
@@ -33,6 +52,20 @@ class Here(Site):
         self.state = paths.STATE
         self.port = json.loads((paths.RUN / "ports.json").read_text())["base"]
         self.url = f"http://127.0.0.1:{self.port}"
+
+
+def assert_isolated(seen: dict) -> None:
+    """A student on an isolated site has their own work and limits and nothing else, and is graded."""
+    around = seen["around"]
+    assert around["work"]
+    assert not [place for place in ("site", "source", "solutions") if around[place]]
+    assert around["uid"] == bubblewrap.INNER_UID
+    assert around["processes"] < 10
+    assert around["half its memory"]
+    assert not around["more than its memory"]
+    assert 100 < around["new processes"] < PIDS
+    assert seen["graded"], seen["said"]
+    assert seen["score"] == seen["most"] > 0
 
 
 def main() -> None:

@@ -238,3 +238,13 @@ def test_a_python_that_is_too_old(checkout):
         pytest.skip("needs a Python older than 3.11: there is none here")
     for (major, minor), file in older.items():
         refused(checkout.run("small", python=file), f"Python {major}.{minor}", "is too old: 3.11 or newer", "PYTHON=python3.12")
+
+
+def test_no_python_of_that_name(checkout):
+    need("make", shutil.which("make"), "apt-get install make")
+    shutil.copy(paths.REPO / "Makefile", checkout.folder)
+    done = subprocess.run(["make", "up", "PYTHON=python3.99"], cwd=checkout.folder, env=checkout.env, capture_output=True, text=True)
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).splitlines()
+    assert said[0].startswith("make: there is no python3.99 here. Install Python 3.11 or newer")
+    assert not [line for line in said[1:] if not line.startswith("make: ***")]

@@ -248,10 +248,10 @@ def test_kill_9_while_work_is_handed_in(bob, program, times):
         assert {when: after[when] for when in before} == before, context
         fresh = [content for when, content in after.items() if when not in before]
         assert fresh in ([], [work]), context
-        if isinstance(outcome, dict) and outcome["success"]:
+        if isinstance(outcome, dict) and (outcome["success"] or "was submitted" in said(outcome)):
             assert fresh == [work], context
         elif isinstance(outcome, dict):
-            assert re.search("exchange|hub did not answer", said(outcome)), context
+            assert re.search("exchange (is not running|cannot be reached)|hub (did|does) not answer", said(outcome), re.I), context
     assert bob.act("ml101", "submit", ASSIGNMENT)["success"]
 
 
