@@ -53,7 +53,7 @@ lint: ## ruff, mypy, yamllint, shellcheck, and who may import whom
 	@$(DEV)/ruff check .
 	@$(DEV)/mypy
 	@$(DEV)/yamllint --strict -d '{extends: default, rules: {line-length: {max: 400}, document-start: disable, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}' $$(git ls-files '*.yml' '*.yaml')
-	@$(DEV)/lint-imports --no-cache
+	@$(DEV)/lint-imports --no-cache --no-logo
 	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run); \
 	  elif [ -n "$$CI" ]; then echo "lint: shellcheck is missing: apt-get install shellcheck"; exit 1; \
 	  else echo "shellcheck is not installed: shell scripts were not checked"; fi

@@ -125,7 +125,7 @@ def _field(place: Place, model: Model) -> FieldInfo | None:
 def _example(place: Place, model: Model) -> str:
     """What a right line looks like."""
     field, around = _field(place, model), _field(place[:-1], model)
-    if field is None and around is not None and isinstance(around.examples, list):
+    if field is None and around is not None and around.examples and isinstance(around.examples[0], dict):
         return flow({place[-1]: next(iter(around.examples[0].values()))})[1:-1]      # a section whose keys are free
     if field is None or not field.examples:
         section = _section(place, model) or model

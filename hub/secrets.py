@@ -18,7 +18,7 @@ class Secrets:
     def token(self, name: str) -> str:
         """The token of that name, made at first use: once, though all processes of a site start at the same moment."""
         if name not in self.tokens:
-            with (self.folder / "tokens.lock").open("w") as lock:
+            with open(os.open(self.folder / "tokens.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self.tokens = _read(self.folder)
                 if name not in self.tokens:

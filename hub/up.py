@@ -53,14 +53,14 @@ def up() -> None:
     if shutil.disk_usage(paths.STATE).free < 300 * 2**20:
         raise Problem(f"less than 300 MB are free where {paths.STATE} lies: make room first, a full disk loses work")
     with only_one():
-        say("course", run_user("course.build"))
-        write_if_changed(paths.EXCHANGE / "site.json", json.dumps(courses.exchange_document(site), indent=1))
-        for line in run_user("hub.courses", stdin=json.dumps(courses.describe(site))).splitlines():
-            say("note", line)
         numbers = ports.load(site)
         if running() is None:
             end_leftovers()
             refuse_taken(numbers)
+        say("course", run_user("course.build"))
+        write_if_changed(paths.EXCHANGE / "site.json", json.dumps(courses.exchange_document(site), indent=1))
+        for line in run_user("hub.courses", stdin=json.dumps(courses.describe(site))).splitlines():
+            say("note", line)
         secrets.load().service_token("ngshare")
         programs = write_supervisor(site)
         changed = start_or_update(programs)

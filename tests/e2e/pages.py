@@ -141,7 +141,7 @@ class Lab:
 
     def html(self) -> FrameLocator:
         """The document that Lab shows in a frame."""
-        return self.page.frame_locator(".jp-HTMLViewer:not(.lm-mod-hidden) iframe")
+        return self.page.locator(".jp-HTMLViewer iframe >> visible=true").content_frame
 
 
 class Formgrader:

@@ -84,7 +84,7 @@ def test_a_server_that_cannot_start_says_so_and_starts_later(window, site):
 def test_without_the_exchange_and_with_a_damaged_notebook(window, site, released, exchange):
     carol = window()
     page = carol.sign_in("carol")
-    lab = Lab(page).welcome(TITLE)
+    lab = Lab(page)
     lab.assignments()
 
     exchange("stop")

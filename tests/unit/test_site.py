@@ -91,6 +91,8 @@ def line_of(text: str, mark: str) -> int:
 WRONG = {
     "unknown key": (
         "  title: Hub", "  titel: Hub", "site.titel", "'Hub'", "there is no such key", "did you mean title?", True),
+    "unknown key of a class": (
+        "    late: accept", "    lates: accept", "classes.ml101.lates", "'accept'", "there is no such key", "did you mean late?", True),
     "unknown key far from any": (
         "cpu: 1", "swap: 1", "classes.ml101.limits.swap", "1",
         "there is no such key", "the keys here are cpu, memory, pids, disk, network", True),

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from course.tito import main as tito_main
 from course.tito.main import COMMANDS, OLDER, cli
 from tests.need import need
-from tests.unit.tito_support import REPO
+from tests.unit.tito_support import REPO, tiny
 
 TITO = [sys.executable, str(REPO / "bin" / "tito")]
 
@@ -82,8 +83,10 @@ def test_help_names_only_commands_that_exist():
 # ---------------------------------------------------------------- start
 
 def test_help_starts_fast():
-    best = min(_seconds("--help") for _ in range(5))
-    assert best < 0.5, f"tito --help took {best:.2f} s at best"
+    times = []
+    while len(times) < 10 and (len(times) < 3 or min(times) > 0.5):        # other programs can hold a run up, never speed it up
+        times.append(_seconds("--help"))
+    assert min(times) < 0.5, f"tito --help took {min(times):.2f} s at best"
 
 
 def _seconds(*words: str) -> float:
@@ -169,15 +172,19 @@ def test_a_reader_that_leaves_early_is_no_error():
     running = subprocess.Popen([*TITO, "system", "info"], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     running.stdout.close()
     assert running.stderr.read() == ""
-    assert running.wait(30) == 141
+    assert running.wait(60) in (1, 141)                     # which of the two depends on who notices first, click or we
 
 
-def test_an_interrupt_ends_quietly():
-    running = subprocess.Popen([*TITO, "module", "test", "01"], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_an_interrupt_ends_quietly(student):
+    student.hand_in("01_setup", tiny("import time; time.sleep(50)"))
+    running = subprocess.Popen([*TITO, "module", "test", "01"], cwd=student.home, env=student.environment(),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # ignored in background jobs
     assert "running the tests" in running.stderr.readline()
-    running.send_signal(2)
+    running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=30)[1]
     assert running.returncode == 130
+    assert student.progress["modules"] == {}
     assert "interrupted" in said
     assert "Traceback" not in said
 
