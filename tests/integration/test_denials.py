@@ -106,7 +106,7 @@ def test_the_pages_say_so_too(loop):
     assert not listed["success"]
     assert "his is the server of class ml101" in listed["value"]
     for name, says in (("bob", "You do not have access to this course"), ("alice", "his is the server of class ml101")):
-        fetched = loop.students["ml101"][name].act("ml101", "fetch", ASSIGNMENT, course="ml201")
+        fetched = loop.students["ml101"][name].act("ml101", "fetch", "09_spatial", course="ml201")
         assert not fetched["success"]
         assert says in " ".join(fetched["value"].split())
         assert "Traceback" not in fetched["value"]
