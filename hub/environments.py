@@ -132,7 +132,11 @@ def uv_without_pip(lock: Path) -> bytes:
     """The program from uv's wheel, straight from the index: Debian and Ubuntu leave ensurepip out of their Python."""
     version = lock.read_text().partition("uv==")[2].split()[0]
     system = "macosx" if sys.platform == "darwin" else "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
-    index = os.environ.get("UV_INDEX_URL") or os.environ.get("PIP_INDEX_URL") or ""
+    index = os.environ.get("UV_INDEX_URL") or os.environ.get("PIP_INDEX_URL")
+    if not index:
+        raise Failed(f"{sys.executable} has no ensurepip, so it cannot install anything. On Debian and Ubuntu: apt-get install "
+                     f"python{sys.version_info.major}.{sys.version_info.minor}-venv, then run it again (or say where packages "
+                     "are: UV_INDEX_URL=...)")
     page = f"{index.rstrip('/')}/uv/"
     with urllib.request.urlopen(page, timeout=30) as answer:
         links = re.findall(rf'href="([^"#]*uv-{version}-py3-none-[^"#]*{system}[^"#]*{platform.machine()}\.whl)', answer.read().decode())
