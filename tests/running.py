@@ -191,9 +191,11 @@ class Person:
             printed = ""
             while True:
                 answer = json.loads(ws.recv())
+                content = answer["content"]
+                if content.get("execution_state") in ("restarting", "dead"):
+                    raise AssertionError(f"the kernel ended while it ran this, after printing {printed!r}:\n{code}")
                 if answer["parent_header"].get("msg_id") != message["header"]["msg_id"]:
                     continue
-                content = answer["content"]
                 if answer["msg_type"] == "stream":
                     printed += content["text"]
                 elif answer["msg_type"] == "error":

@@ -14,17 +14,15 @@ from tests.running import Site, solve
 CLASS, ASSIGNMENT = "ml101", "02_tensor"
 MEMORY_MB, PIDS = 1024, 256                      # what the example says about this class
 LOOK_AROUND = f"""
-import json, os, subprocess
+import json, os, subprocess, sys
 def reads(path):
     try:
         return bool(os.listdir(path))
     except OSError:
         return False
-def gets_memory(mb):
-    try:
-        return bool(bytearray(mb * 2**20))
-    except MemoryError:
-        return False
+def gets_memory(mb):                             # in a process of its own: a control group ends the one that asks for too much
+    done = subprocess.run([sys.executable, "-c", f"bytearray({{mb}} * 2**20)"], capture_output=True)
+    return done.returncode == 0
 def gets_processes(number):
     running = []
     try:

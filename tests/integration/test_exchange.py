@@ -51,19 +51,27 @@ class Exchange:
                                 data=data or None, timeout=30, allow_redirects=False)
 
 
+def with_releases(folder: Path) -> Exchange:
+    """One in which 02_tensor is released in both classes, 01_setup (closed long ago) in the first."""
+    running = Exchange(folder / "exchange", document(**{"01_setup": "2020-01-01T00:00:00+00:00"}))
+    for class_, name in (("ml101", "02_tensor"), ("ml201", "02_tensor"), ("ml101", "01_setup")):
+        assert running.ask(class_, "POST", f"assignment/{class_}/{name}", {"tensor.ipynb": json.dumps(NOTEBOOK).encode()}).ok
+    return running
+
+
 @pytest.fixture
-def exchange(tmp_path):
-    running = Exchange(tmp_path / "exchange", document(**{"01_setup": "2020-01-01T00:00:00+00:00"}))
+def released(tmp_path):
+    running = with_releases(tmp_path)
     yield running
     running.kill()
 
 
-@pytest.fixture
-def released(exchange):
-    """02_tensor is released in both classes, 01_setup (closed long ago) in the first."""
-    for class_, name in (("ml101", "02_tensor"), ("ml201", "02_tensor"), ("ml101", "01_setup")):
-        assert exchange.ask(class_, "POST", f"assignment/{class_}/{name}", {"tensor.ipynb": json.dumps(NOTEBOOK).encode()}).ok
-    return exchange
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """The same, one for all tests that try what is refused."""
+    running = with_releases(tmp_path_factory.mktemp("unchanged"))
+    yield running
+    running.kill()
 
 
 def test_the_round_trip_passes_in_the_pinned_environment():
@@ -111,9 +119,9 @@ def test_the_round_trip_itself_sees_a_lost_release(newer_sqlalchemy):
     ("", "GET", "submission/ml101/02_tensor/alice", 401),
     ("grace", "GET", "initialize-Data6ase?action=dump", 404),
 ])
-def test_what_is_refused(released, who, method, path, status):
+def test_what_is_refused(unchanged, who, method, path, status):
     files = {"a.ipynb": b"{}"} if method == "POST" else None
-    assert released.ask(who, method, path, files).status_code == status
+    assert unchanged.ask(who, method, path, files).status_code == status
 
 
 def test_two_classes_do_not_mix(released):
@@ -133,11 +141,11 @@ def test_two_classes_do_not_mix(released):
     ("submission/ml101/02_tensor", {}, 400, r"no file in this submission"),
     ("submission/ml101/02_tensor", {"../../etc/x": b"x"}, 400, r"Illegal path"),
 ])
-def test_a_bad_submission_is_refused_with_the_reason_and_stores_nothing(released, path, files, status, says):
-    answer = released.ask("alice@ml101", "POST", path, files)
+def test_a_bad_submission_is_refused_with_the_reason_and_stores_nothing(unchanged, path, files, status, says):
+    answer = unchanged.ask("alice@ml101", "POST", path, files)
     assert answer.status_code == status
     assert re.search(says, answer.json()["message"])
-    assert released.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"] == []
+    assert unchanged.ask("grace", "GET", "submissions/ml101/02_tensor").json()["submissions"] == []
 
 
 def submissions(exchange):

@@ -51,8 +51,9 @@ def test_written_answers_are_graded_by_hand(loop):
     rows = teacher.formgrader("ml101", "GET", f"submissions/{ASSIGNMENT}").json()
     assert next(r for r in rows if r["student"] == "alice")["needs_manual_grade"]
     database = sqlite3.connect(teacher.site.state / "classes" / "ml101" / "gradebook.db")
-    [(submission,)] = database.execute("select sn.id from submitted_notebook sn join submitted_assignment sa "
-                                       "on sn.assignment_id = sa.id where sa.student_id = 'alice'").fetchall()
+    [(submission,)] = database.execute(
+        "select sn.id from submitted_notebook sn join submitted_assignment sa on sn.assignment_id = sa.id "
+        "join assignment a on sa.assignment_id = a.id where sa.student_id = 'alice' and a.name = ?", (ASSIGNMENT,)).fetchall()
     grades = teacher.formgrader("ml101", "GET", "grades", params={"submission_id": submission}).json()
     manual = [g for g in grades if g["needs_manual_grade"]]
     assert manual
