@@ -12,8 +12,7 @@ HAVE_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYT
   apt-get install python3) or say which one: make up PYTHON=/path/to/python3.12"; exit 1; };
 # whoever names a Python gets it; otherwise an environment keeps the one it was made with
 ENVIRONMENTS = $(HAVE_PYTHON) $(PYTHON) -m hub.environments $(if $(filter command environment,$(origin PYTHON)),--this-python)
-# what has passed as a whole; `make test TESTS=tests` adds faults, start and stop, a browser and a bare machine
-TESTS ?= tests/unit tests/attacks tests/integration/test_exchange.py tests/integration/test_loop.py tests/integration/test_denials.py
+TESTS ?= tests
 
 .PHONY: help up down logs status reset build test lint bench lock oracle check
 

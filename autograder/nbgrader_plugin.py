@@ -45,6 +45,7 @@ def configure(c: Any) -> None:
         f"{plugin}.SandboxExecute", f"{nbgrader}.IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
         f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{nbgrader}.CheckCellMetadata"]
     c.HTMLExporter.filters = {"markdown2html": "autograder.answers.render"}
+    c.HTMLExporter.extra_template_paths = [str(Path(__file__).parent / "templates")]       # ours has no MathJax
     c.CourseDirectory.ignore.append(f"*{LEFT_OUT}")     # to the site's list, or to nbgrader's own
 
 

@@ -9,7 +9,8 @@ WELCOME = """# Welcome to {title}
 1. Menu **Nbgrader**, then **Assignment List**: press **Fetch** at the first assignment, open its notebook
    and work through it from top to bottom.
 2. **Validate** runs the visible tests. **Submit** hands your work in; you may submit again until the due date.
-3. When your work is graded, **Fetch Feedback** appears in the same list.
+3. When your work is graded, **Fetch Feedback** appears in the same list. Once fetched, it opens by the words *(view feedback)*
+   beside the date of your submission.
 
 A terminal (menu **File**, **New**, **Terminal**) knows the command `tito`: `tito module status` shows where you are,
 `tito module complete 01` checks a module and makes it part of your own framework, `tito system doctor` finds what is

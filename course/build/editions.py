@@ -20,7 +20,7 @@ Tree = dict[str, bytes]
 
 # What a student's tito needs of the build: export and run a notebook. The rest of the build would only be in the way.
 BUILD_FILES = ("__init__.py", "cells.py", "regions.py", "export.py", "run.py", "worker.py", "nbgrader_settings.py")
-PREDECESSORS = 5        # earlier editions that stay on disk: a server that mounted one keeps it whole until it restarts
+PREDECESSORS = 1        # earlier editions that stay on disk: an autograder job in the middle of its run keeps its own whole
 
 
 def student(releases: dict[str, str]) -> Tree:

@@ -2,11 +2,13 @@
 
 nbgrader's course list links to `/services/<class>/lab?formgrader=true`, which makes JupyterLab show the formgrader in a frame.
 The hub forbids frames (`frame-ancestors 'none'` protects every page of this origin), so that tab stays blank. And in a tab of its
-own the formgrader links to files as `/tree/...` at the root of the host, where nothing is. Failures are said in a sentence
-instead of a traceback. Enable with
+own the formgrader links to files as `/tree/...` at the root of the host, where nothing is. Its pages name their class: whoever
+teaches several has several such tabs. Failures are said in a sentence instead of a traceback. Enable with
 `{"ServerApp": {"jpserver_extensions": {"formgrader_tab": true}}}`; its name sorts before `jupyterlab`, whose /lab it precedes.
 """
 
+import json
+import os
 from pathlib import Path
 
 import nbgrader.apps.api
@@ -16,6 +18,14 @@ from jupyter_server.utils import url_path_join
 from sentences import without_traceback
 from tornado import web
 from tornado.routing import PathMatches, Rule
+
+NAME_THE_CLASS = """
+document.addEventListener("DOMContentLoaded", function () {
+  document.title = CLASS + ": " + document.title;
+  const brand = document.querySelector(".page-header h1");
+  if (brand && brand.textContent.trim() === "nbgrader") brand.textContent = CLASS;
+});
+"""
 
 
 class ToFormgrader(JupyterHandler):
@@ -27,7 +37,7 @@ class ToFormgrader(JupyterHandler):
 
 
 class Links(JupyterHandler):
-    """nbgrader's utils.js, with its links to files and folders leading into this server's Lab."""
+    """nbgrader's utils.js, which every page loads, with its links to files and folders leading into this server's Lab."""
 
     def get(self):
         script = Path(nbgrader.server_extensions.formgrader.__file__).parent / "static" / "js" / "utils.js"
@@ -35,7 +45,7 @@ class Links(JupyterHandler):
         for place in ("/notebooks/", "/edit/", "/tree/"):
             text = text.replace(f'"{place}"', 'base_url + "/lab/tree/"')
         self.set_header("Content-Type", "text/javascript")
-        self.finish(text)
+        self.finish(text + NAME_THE_CLASS.replace("CLASS", json.dumps(os.environ["COURSE_ID"])))
 
 
 class AsksForFormgrader(PathMatches):

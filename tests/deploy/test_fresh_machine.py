@@ -113,8 +113,12 @@ def test_make_up_on_a_bare_machine(machine):
 
 @pytest.mark.parametrize("machine", [[]], indirect=True, ids=["no user namespaces"])
 def test_a_machine_that_cannot_isolate_is_a_demonstration_and_says_so(machine):
-    """Its Python comes without ensurepip besides, as that of Debian and Ubuntu does until somebody installs python3-venv."""
-    assert machine("rm -r /usr/lib/python3*/ensurepip", user="root").returncode == 0
+    """Its Python comes without ensurepip at first, as that of Debian and Ubuntu does until somebody installs python3-venv."""
+    assert machine("mv /usr/lib/python3.11/ensurepip /root/ensurepip", user="root").returncode == 0
+    refused = machine("make up")
+    assert refused.returncode != 0
+    assert "apt-get install python3.11-venv" in refused.stderr
+    assert machine("mv /root/ensurepip /usr/lib/python3.11/ensurepip", user="root").returncode == 0
     first, _ = succeeds(machine, "make up")
     assert "Demonstration only" in first
     assert "autograding is refused" in first
