@@ -67,7 +67,7 @@ class Checkout:
         (folder / ".envs").mkdir()
         (folder / ".envs" / "uv").symlink_to(paths.ENVS / "uv")
         self.made = folder / ".envs" / "small"
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "TINYTORCH_"))}
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "TINYTORCH_", "MAKE"))}
         self.env |= {"UV_INDEX_URL": index, "UV_CACHE_DIR": str(folder / "cache"), "PIP_CONFIG_FILE": os.devnull}
 
     def command(self, *words, python=sys.executable):
@@ -186,6 +186,7 @@ def test_killed_in_the_middle_it_goes_on(checkout):
 
 def test_interrupted_by_hand_it_says_how_to_go_on(checkout):
     running = subprocess.Popen(checkout.command("small"), cwd=checkout.folder, env=checkout.env, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),     # a job in the background ignores it
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert "making" in running.stdout.readline()
     os.killpg(running.pid, signal.SIGINT)

@@ -17,7 +17,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
              "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory):
     """The example site, for the browser's tests alone: other tests release and submit as well."""
     said = isolation()
@@ -28,8 +28,9 @@ def site(tmp_path_factory):
     running.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
+    """Ends with this folder's tests: Playwright runs an event loop, beside which no other test can run its own."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     need("Chromium", found, "apt-get install chromium")
     with sync_playwright() as playwright:
