@@ -1,18 +1,26 @@
 """Drives one notebook through sandboxes, cell by cell, and takes from them nothing but checked and capped outputs.
 
-A cell that ends the process (a limit, a crash, os._exit) costs itself only: a new sandbox runs the earlier cells that
-define things once more, without the tests among them and without the culprit, and goes on with the cells that remain.
+Tests run outside of the sandbox where they can (examiner.py): what they ask of the student's objects goes in as messages of
+crossing.py, and the sandbox never sees them. A cell that ends the process (a limit, a crash, os._exit) costs itself only: a
+new sandbox runs the earlier cells that define things once more, without the tests among them and without the culprit, and
+goes on with the cells that remain.
 """
 
 import base64
 import binascii
+import contextlib
 import json
+import os
 import re
 import secrets
+import selectors
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox.base import ForgedReply, Outcome, Talk
@@ -31,31 +39,54 @@ Outputs = list[dict[str, Any]]
 
 
 class Cell(BaseModel):
-    """A code cell to run. `test`: it defines nothing that later cells need, so it is never run twice."""
+    """A code cell to run.
+
+    `kind`: `given` is locked and its names are the instructor's, `student` defines what the student answers for, `test` defines
+    nothing that later cells need, so it is never run twice. `instructors`: the instructor's text of a cell, which says what it
+    defines. `where` a test runs: `outside` of the sandbox with generators seeded for this student, `fixed` outside with the seeds
+    it names, `inside` because it cannot cross. `keeps`: a test outside fails if an array that it gave away comes back changed; who
+    could write into the input could make a wrong result right.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str
     name: str = ""
     source: str
-    test: bool = False
+    kind: Literal["given", "student", "test"] = "given"
+    instructors: str | None = None
+    where: Literal["outside", "fixed", "inside"] = "inside"
+    keeps: bool = True
+
+    @property
+    def test(self) -> bool:
+        return self.kind == "test"
 
 
-CELLS = TypeAdapter(list[Cell])
+class Notebook(BaseModel):
+    """The cells of a rebuilt submission. `seed`: what the random inputs of this student's tests start from; a secret of the class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cells: list[Cell]
+    seed: int | None = None
 
 
-def run(cells: list[Cell], limits: Limits, start: Callable[[Talk, Limits], Outcome],
+def run(notebook: Notebook, limits: Limits, start: Callable[[Talk, Limits], Outcome], examine: Callable[[Notebook], "Examination"],
         ) -> tuple[Verdict, str, Usage, dict[str, Outputs]]:
     """Outputs of every cell by its id, with verdict and sentence of the first that had to be stopped.
 
-    `start` runs run_notebook.py in a fresh sandbox under the given limits and lets it talk.
+    `start` runs run_notebook.py in a fresh sandbox under the given limits and lets it talk. `examine` starts an examiner.
     """
+    cells = notebook.cells
     done: dict[str, Outputs] = {}
     fatal: set[str] = set()
     verdict, sentence, usage, left = Verdict.ok, "", Usage(), limits
     for _ in range(1 + MAX_RESTARTS):
         again = [cell for cell in cells if cell.id in done and not cell.test and cell.id not in fatal]
-        conversation = Conversation(again, [cell for cell in cells if cell.id not in done], done, limits)
-        outcome = start(conversation.talk, left)
+        fresh = [cell for cell in cells if cell.id not in done]
+        outside = any(cell.test and cell.where != "inside" for cell in fresh)
+        with examine(notebook) if outside else contextlib.nullcontext() as examination:
+            conversation = Conversation(again, fresh, done, limits, examination)
+            outcome = start(conversation.talk, left)
         usage = usage.plus(outcome.usage)
         if conversation.current is None:
             if outcome.verdict is not Verdict.ok and len(done) < len(cells):
@@ -88,12 +119,13 @@ def stopped_output(sentence: str) -> dict[str, Any]:
 class Conversation:
     """One sandbox's share of the cells: `again` for what they define, then `fresh`, whose outputs go into `done`."""
 
-    def __init__(self, again: list[Cell], fresh: list[Cell], done: dict[str, Outputs], limits: Limits) -> None:
+    def __init__(self, again: list[Cell], fresh: list[Cell], done: dict[str, Outputs], limits: Limits,
+                 examination: "Examination | None" = None) -> None:
         self.queue = [*again, *fresh]
         self.known, self.done = {cell.id for cell in again}, done
         self.current: Cell | None = None
         self.token, self.ready = "", False
-        self.limits = limits
+        self.limits, self.examination = limits, examination
         self.buffer = bytearray()
 
     def talk(self, chunk: bytes) -> bytes | None:
@@ -109,17 +141,114 @@ class Conversation:
         self.buffer.clear()
         if self.current is None:
             self.ready = True
+        elif self.current.test and self.current.where != "inside":
+            if (message := self.examined({"answer": passed_on(bytes(line), self.token)})) is not None:
+                return message
         else:
             outputs = [_with_limit(output, self.limits) for output in checked(bytes(line), self.token)]
             if self.current.id not in self.known:
                 self.done[self.current.id] = outputs
-            self.current = None
-        if not self.queue:
-            return None
-        self.current = self.queue.pop(0)
+        while self.queue:
+            self.current = self.queue.pop(0)
+            if not (self.current.test and self.current.where != "inside"):
+                return self.sent({"name": self.current.name or self.current.id, "source": self.current.source})
+            if (message := self.examined({"test": self.current.id})) is not None:
+                return message
+        self.current = None
+        return None
+
+    def sent(self, message: dict[str, Any]) -> bytes:
+        """A message for the sandbox, with a token that its answer must carry."""
         self.token = secrets.token_hex(8)
-        message = {"cell": self.token, "name": self.current.name or self.current.id, "source": self.current.source}
-        return json.dumps(message).encode() + b"\n"
+        return json.dumps({**message, "cell": self.token}).encode() + b"\n"
+
+    def examined(self, message: dict[str, Any]) -> bytes | None:
+        """Go on with a test outside: what it asks the sandbox, or None when it is done and its outputs are kept."""
+        assert self.current is not None
+        assert self.examination is not None
+        said = self.examination.step(message, self.limits.cell_seconds)
+        if "ask" in said:
+            return self.sent(said["ask"])
+        self.done[self.current.id] = [_with_limit(output, self.limits) for output in said["done"]]
+        return None
+
+
+class Examination:
+    """A process that runs test cells outside of the sandbox (examiner.py), for one sandbox: use as a context manager."""
+
+    def __init__(self, notebook: Notebook, python: str, env: dict[str, str]) -> None:
+        cells = [{"id": cell.id, "name": cell.name, "kind": cell.kind, "where": cell.where, "keeps": cell.keeps,
+                  "source": cell.source if cell.instructors is None else cell.instructors} for cell in notebook.cells]
+        self.command, self.env = [python, "-s", "-m", "autograder.examiner"], env
+        self.first = json.dumps({"cells": cells, "seed": notebook.seed}).encode() + b"\n"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.folder = tempfile.TemporaryDirectory(prefix="examiner-")
+
+    def __enter__(self) -> "Examination":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self.folder.cleanup()
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def step(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Let it go on: {"ask": ...} for the sandbox, or {"done": outputs}. A test that ends its examiner has failed."""
+        if self.process is None:
+            if "test" not in message:
+                return {"done": [stopped_output("the examiner had to be stopped")]}
+            self.process = subprocess.Popen(self.command, env=self.env, cwd=self.folder.name, start_new_session=True,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.write(self.first)
+        try:
+            self.write(json.dumps(message).encode() + b"\n")
+            said = json.loads(self.line(seconds))
+            return {"ask": dict(said["ask"])} if "ask" in said else {"done": [_output(output) for output in said["done"]]}
+        except TimeoutError:
+            self.end()
+            return {"done": [stopped_output(f"the test itself ran for more than {seconds:g} s")]}
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            self.end()
+            return {"done": [stopped_output(f"the test ended its examiner ({type(error).__name__})")]}
+
+    def write(self, line: bytes) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def line(self, seconds: float) -> bytes:
+        """The next line it writes. Raises TimeoutError, EOFError when it has ended."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + seconds
+        parts: list[bytes] = []
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while not parts or not parts[-1].endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                part = os.read(self.process.stdout.fileno(), 1 << 20)
+                if not part:
+                    raise EOFError
+                parts.append(part)
+        return b"".join(parts)
+
+
+def passed_on(line: bytes, expected: str) -> dict[str, Any]:
+    """A message of crossing.py, without its token. Raises ForgedReply when it is none; its values are the examiner's to doubt."""
+    try:
+        message = json.loads(line)
+        if message.pop("cell") != expected or not ({"value", "raise", "do"} & message.keys()):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ForgedReply("the answer is not one of the notebook runner") from error
+    return dict(message)
 
 
 def checked(line: bytes, expected: str) -> Outputs:

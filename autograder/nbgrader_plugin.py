@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 from traitlets import Dict, Integer
 
-from autograder import client, runner
+from autograder import client, placement, runner
 from autograder import notebook as submissions
 from autograder.jobs import Job, Limits, Result, Verdict, relative_path, sha256
 from autograder.sandbox.base import SandboxUnavailable
@@ -108,11 +108,7 @@ class SubmissionExporter(NotebookExporter):
         """The instructor's notebook with this student's solutions, its cells those that were released."""
         with Gradebook(names["db_url"], self.parent.coursedir.course_id) as gradebook:
             stored = {cell.name: cell.source for cell in gradebook.find_notebook(names["notebook"], names["assignment"]).source_cells}
-        release = self._instructors(names, self.parent.coursedir.release_directory)
-        instructors = self._instructors(names, self.parent.coursedir.source_directory) or release
-        if instructors is None:
-            raise explained(self.log, f"{names['notebook']}.ipynb is neither in source/ nor in release/ of {names['assignment']}: "
-                                      "put it back, the submissions are rebuilt from it")
+        instructors, release = self.instructors(names)
         released = {submissions.grade_id(cell): submissions.source(cell) for cell in (release or {"cells": []})["cells"]}
         released.update((submissions.grade_id(cell), stored.get(submissions.grade_id(cell), "")) for cell in instructors["cells"]
                         if submissions.is_solution(cell))
@@ -125,7 +121,16 @@ class SubmissionExporter(NotebookExporter):
                 self.log.warning("Cell %s of source/%s was added after the release and is not graded", name, names["assignment"])
         return rebuilt
 
-    def _instructors(self, names: dict[str, str], directory: str) -> dict[str, Any] | None:
+    def instructors(self, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The instructor's notebook and the released one. Without a source the release is the instructor's."""
+        release = self._notebook(names, self.parent.coursedir.release_directory)
+        instructors = self._notebook(names, self.parent.coursedir.source_directory) or release
+        if instructors is None:
+            raise explained(self.log, f"{names['notebook']}.ipynb is neither in source/ nor in release/ of {names['assignment']}: "
+                                      "put it back, the submissions are rebuilt from it")
+        return instructors, release
+
+    def _notebook(self, names: dict[str, str], directory: str) -> dict[str, Any] | None:
         folder = self.parent.coursedir.format_path(directory, ".", names["assignment"])
         path = Path(folder, f"{names['notebook']}.ipynb")
         return dict(nbformat.read(path, as_version=4)) if path.exists() else None
@@ -135,37 +140,47 @@ class SandboxExecute(NbGraderPreprocessor):
     """Runs the notebook as a job in a sandbox and takes nothing from it but outputs, cell by cell."""
 
     limits = Dict(help="What one submission may use: fields of autograder.jobs.Limits, e.g. {'memory_mb': 512}").tag(config=True)
-    seed = Integer(0, help="Seed of random, NumPy's global generator and Python's hashes").tag(config=True)
+    seed = Integer(0, help="Seed of random, NumPy's global generator and Python's hashes in the sandbox").tag(config=True)
 
     def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
         """Fill in the outputs. Raises NbGraderException when the job could not be run: nobody's points are touched then."""
         names = resources["nbgrader"]
         who = f"{names['student']}, {names['assignment']}"
-        job, files = self.job(nb, names["assignment"], Path(resources["metadata"]["path"]))
+        exporter: Any = self.parent
+        instructors, _ = exporter.instructors(names)
+        course = Path(exporter.parent.coursedir.root)
         try:
-            result = client.submit(job, files)
+            places = placement.of_tests(instructors, lambda cells, seed: client.submit(*self.job(cells, seed, names["assignment"], {})), course,
+                                        self.edition_hash(names["assignment"]))
+            cells = placement.cells(nb.cells, instructors, places)
+            extra = dict(self.extra_files(Path(resources["metadata"]["path"])))
+            seed = placement.seed(course, names["assignment"], names["student"])
+            result = client.submit(*self.job(cells, seed, names["assignment"], extra))
         except (SandboxUnavailable, client.ServiceError, runner.BadJob) as error:
             raise explained(self.log, f"{who} was not graded: {error}") from None
         if result.verdict is Verdict.infra:
             raise explained(self.log, f"{who} was not graded, try again: {result.sentence}")
         self.take(nb, result)
+        nb.metadata["autograder"]["inside"] = sorted(name for name, where in places.items() if where == "inside")
         if result.verdict is not Verdict.ok:
             self.log.warning("%s: %s: %s", who, result.verdict, result.sentence)
             add_notes(nb, [f"Stopped ({result.verdict}): {result.sentence}. Cells that could be run were run."])
         return nb, resources
 
-    def job(self, nb: Any, assignment: str, folder: Path) -> tuple[Job, dict[str, bytes]]:
+    def job(self, cells: placement.Cells, seed: int | None, assignment: str, extra: Mapping[str, bytes]) -> tuple[Job, dict[str, bytes]]:
         """The grade job of one rebuilt notebook with the other files of the submission."""
-        cells = [{"id": str(at), "name": submissions.grade_id(cell), "source": cell.source, "test": submissions.is_test(cell)}
-                 for at, cell in enumerate(nb.cells) if cell.cell_type == "code"]
-        files = {runner.NOTEBOOK: json.dumps(cells).encode(), **dict(self.extra_files(folder))}
+        files = {runner.NOTEBOOK: json.dumps({"cells": cells, "seed": seed}).encode(), **extra}
         edition = runner.find_edition(assignment)
-        if edition is None and any("tinytorch" in cell.source and not is_solution(cell) for cell in nb.cells if cell.cell_type == "code"):
+        if edition is None and any("tinytorch" in cell["source"] for cell in cells if cell["kind"] != "student"):
             raise explained(self.log, f"{assignment} uses tinytorch, but there is no edition of it for this assignment: build the course "
                                       "(python -m course.build) and set TINYTORCH_GRADING_EDITIONS to its build/editions/grading")
         return Job(kind="grade", inputs={path: sha256(content) for path, content in files.items()}, seed=self.seed,
-                   edition=assignment if edition else None, edition_hash=runner.hash_folder(edition) if edition else None,
+                   edition=assignment if edition else None, edition_hash=self.edition_hash(assignment),
                    limits=Limits.model_validate(self.limits)), files
+
+    def edition_hash(self, assignment: str) -> str | None:
+        edition = runner.find_edition(assignment)
+        return runner.hash_folder(edition) if edition else None
 
     def extra_files(self, folder: Path) -> Iterator[tuple[str, bytes]]:
         """(inside path, content) of the regular files next to the notebook, within the caps."""

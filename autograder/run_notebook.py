@@ -1,13 +1,14 @@
 """Runs inside the sandbox: takes one cell after the other from stdin, executes it, answers with its outputs on stdout.
 
-Standard library only, and on its own: it is mounted into the sandbox as one file. It replaces a Jupyter kernel because it
+Standard library only: it is mounted into the sandbox with crossing.py beside it. It replaces a Jupyter kernel because it
 starts in the time of `import numpy`, where a kernel needs 0.6 s more, and because no IPython means none of its hooks for
 rewriting later cells. Whoever drives it (grading.py) sends a cell only after the answer to the one before, so a test
 is not in this process before its turn, and checks and caps all that comes back: student code runs in this process and
 could say anything in its name.
 
 First it writes an empty line. Message in: {"cell": token, "name": label, "source": text}. Message out: {"cell": token,
-"outputs": [nbformat 4 outputs]}. The token is new for every message, so that no answer can be written in advance.
+"outputs": [nbformat 4 outputs]}. Between cells come messages of crossing.py, by which tests outside use what the cells have made;
+their answers carry what was printed meanwhile. The token is new for every message, so that no answer can be written in advance.
 """
 
 import ast
@@ -25,6 +26,11 @@ import traceback
 import types
 import warnings
 
+try:
+    import crossing  # in the sandbox: the file beside this one
+except ImportError:
+    from autograder import crossing
+
 STREAM_CHARS = 200_000                  # of one cell, stdout and stderr together
 REPR_CHARS = 20_000
 TRACEBACK_CHARS = 20_000
@@ -35,8 +41,8 @@ CUT = "\n... output cut here ...\n"
 class Recorder:
     """The outputs of the running cell, in order, within its caps."""
 
-    def __init__(self):
-        self.outputs, self.room, self.figures = [], STREAM_CHARS, 0
+    def __init__(self, describe):
+        self.outputs, self.room, self.figures, self.describe = [], STREAM_CHARS, 0, describe
 
     def stream(self, name, text):
         if self.room < 0:
@@ -68,12 +74,12 @@ class Recorder:
     def error(self, error):
         text = str(error) if not isinstance(error, KeyError) else repr(error)
         self.outputs.append({"output_type": "error", "ename": type(error).__name__, "evalue": shorten(text, 5000),
-                             "traceback": shorten(describe(error), TRACEBACK_CHARS).split("\n")})
+                             "traceback": shorten(self.describe(error), TRACEBACK_CHARS).split("\n")})
 
     def taken(self):
         for output in self.outputs:
             if output["output_type"] == "stream":
-                output["text"] = "".join(output["text"])
+                output["text"] = "".join(output["text"])             # of the parts, or of the text when it was taken before
         return self.outputs
 
 
@@ -96,8 +102,10 @@ class Stream(io.TextIOBase):
 
 
 class Runner:
-    def __init__(self):
-        self.recorder, self.own = Recorder(), sys.modules["__main__"]
+    """Executes cells one after the other in one namespace."""
+
+    def __init__(self, describe):
+        self.describe, self.recorder, self.own = describe, Recorder(describe), sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")                    # the cells', without our names
         self.names = vars(sys.modules["__main__"])
         self.names.update(display=self.display, __builtins__=builtins)
@@ -107,9 +115,13 @@ class Runner:
         for value in values:
             self.recorder.result(value, "display_data")
 
-    def run(self, text, label):
-        self.recorder = Recorder()
+    def record(self):
+        """From here on, what is printed belongs to a new cell."""
+        self.recorder = Recorder(self.describe)
         sys.stdout, sys.stderr = Stream(self, "stdout"), Stream(self, "stderr")
+
+    def run(self, text, label):
+        self.record()
         filename = f"<cell {label}>"
         try:
             tree = parse(text, filename, self.recorder)
@@ -130,6 +142,12 @@ class Runner:
         with contextlib.suppress(Exception):
             self.show_figures()
         return self.recorder.taken()
+
+    def printed(self):
+        """[stream, text] of what was printed since the last time."""
+        streams = [[output["name"], output["text"]] for output in self.recorder.taken() if output["output_type"] == "stream"]
+        self.record()
+        return streams
 
     def show_figures(self):
         pyplot = sys.modules.get("matplotlib.pyplot")
@@ -193,17 +211,38 @@ def main():
     sys.argv[:] = [""]
     warnings.filterwarnings("ignore", message=".*non-interactive.*cannot be shown.*")        # plt.show() is welcome
     seed(int(os.environ.get("JOB_SEED", "0")))
-    runner, dump, load, own_pid = Runner(), json.dumps, json.loads, os.getpid()
-    outgoing.write(b"\n")                                                         # ready
-    outgoing.flush()
-    for line in incoming:
+    runner, dump, load, own_pid, token = Runner(describe), json.dumps, json.loads, os.getpid(), ""
+
+    def hear():
+        nonlocal token
+        line = incoming.readline()
+        if not line:
+            os._exit(0)                                                           # threads that live on do not keep us
         message = load(line)
-        outputs = runner.run(message["source"], message["name"])
+        token = message.pop("cell")
+        return message
+
+    def say(message):
         if os.getpid() != own_pid:
             os._exit(0)                                                           # a child that the cell forked
-        outgoing.write(dump({"cell": message["cell"], "outputs": outputs}).encode() + b"\n")
+        outgoing.write(dump({**message, "cell": token}).encode() + b"\n")
         outgoing.flush()
-    os._exit(0)                                                                   # threads that live on do not keep us
+
+    def ask(message):
+        say({**message, "printed": runner.printed()})
+        return hear()
+
+    far = crossing.Far(ask, runner.names)
+    outgoing.write(b"\n")                                                         # ready
+    outgoing.flush()
+    while True:
+        message = hear()
+        if "source" in message:
+            say({"outputs": runner.run(message["source"], message["name"])})
+        else:
+            runner.record()
+            answer = far.served(far.unpacked(message))
+            say({**answer, "printed": runner.printed()})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk
 from autograder.sandbox.process import Process
 
 NOTEBOOK, MAIN, EXTRA = "notebook.json", "main.py", "files/"
-INNER_RUNNER, INNER_EDITION = "/opt/autograder/run_notebook.py", "/opt/edition"
+INNER_FOLDER, INNER_FILES, INNER_EDITION = "/opt/autograder", ("run_notebook.py", "crossing.py"), "/opt/edition"
+INNER_RUNNER = f"{INNER_FOLDER}/{INNER_FILES[0]}"
 COLLECTED = ("result.json", "picture.png")        # what a job other than `grade` may leave behind
 
 
@@ -48,22 +49,26 @@ def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None) ->
 def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None,
            ) -> tuple[Verdict, str, Usage, dict[str, bytes]]:
     try:
-        cells = grading.CELLS.validate_json(files[NOTEBOOK])
+        notebook = grading.Notebook.model_validate_json(files[NOTEBOOK])
     except (KeyError, ValueError) as error:
-        raise BadJob(f"a job of kind grade needs {NOTEBOOK}, a list of cells") from error
+        raise BadJob(f"a job of kind grade needs {NOTEBOOK}: its cells and a seed") from error
     extra = {path.removeprefix(EXTRA): content for path, content in files.items() if path.startswith(EXTRA)}
 
     def start(talk: Talk, limits: Limits) -> Outcome:
         return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk)
 
-    verdict, sentence, usage, outputs = grading.run(cells, job.limits, start)
+    def examine(asked: grading.Notebook) -> grading.Examination:
+        path = os.pathsep.join([*([str(edition)] if edition else []), str(Path(__file__).parent.parent)])
+        return grading.Examination(asked, python(), {**environment_of(job, False), "PYTHONPATH": path, "HOME": "/nonexistent"})
+
+    verdict, sentence, usage, outputs = grading.run(notebook, job.limits, start, examine)
     return verdict, sentence, usage, {"cells.json": json.dumps(outputs).encode()} if verdict is not Verdict.infra else {}
 
 
 def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, arguments: list[str],
            limits: Limits, talk: Talk | None = None) -> Outcome:
     readonly: list[tuple[str | Path, str | Path]] = [
-        *bubblewrap.python_paths(python()), (Path(__file__).with_name("run_notebook.py"), INNER_RUNNER)]
+        *bubblewrap.python_paths(python()), *((Path(__file__).with_name(name), f"{INNER_FOLDER}/{name}") for name in INNER_FILES)]
     if edition:
         readonly.append((edition, INNER_EDITION))
     return sandbox.run([python(), "-s", *arguments], files, readonly, limits, environment_of(job, bool(edition)),

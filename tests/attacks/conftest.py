@@ -54,11 +54,11 @@ class Graded:
 
 @pytest.fixture
 def grade(sandbox):
-    """Grade cells given by name: grade({"f": code, "test_f": code}, files={...}, cell_seconds=...) -> Graded."""
-    def run(cells, *, files=None, **limits):
-        listed = [{"id": str(at), "name": name, "source": code, "test": name.startswith("test")}
+    """Grade cells given by name: grade({"f": code, "test_f": code}, where="outside", cell_seconds=...) -> Graded."""
+    def run(cells, *, files=None, where="inside", seed=None, **limits):
+        listed = [{"id": str(at), "name": name, "source": code, "kind": "test" if name.startswith("test") else "student", "where": where}
                   for at, (name, code) in enumerate(cells.items())]
-        inputs = {runner.NOTEBOOK: json.dumps(listed).encode(),
+        inputs = {runner.NOTEBOOK: json.dumps({"cells": listed, "seed": seed}).encode(),
                   **{runner.EXTRA + path: content for path, content in (files or {}).items()}}
         job = Job(kind="grade", inputs={path: sha256(content) for path, content in inputs.items()}, limits=Limits(**limits))
         return Graded(runner.run(job, inputs, sandbox), cells)

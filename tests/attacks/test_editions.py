@@ -5,7 +5,7 @@ import json
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from autograder import nbgrader_plugin, runner
+from autograder import nbgrader_plugin, placement, runner
 from autograder.jobs import Job, sha256
 
 
@@ -19,14 +19,14 @@ def editions(tmp_path, monkeypatch):
 
 
 def look(sandbox, code, **job):
-    files = {runner.NOTEBOOK: json.dumps([{"id": "a", "source": code}]).encode()}
+    files = {runner.NOTEBOOK: json.dumps({"cells": [{"id": "a", "source": code}]}).encode()}
     result = runner.run(Job(kind="grade", inputs={path: sha256(content) for path, content in files.items()}, **job), files, sandbox)
     return json.loads(result.outputs["cells.json"])["a"]
 
 
 CODE = ("import os\ntry:\n    import framework; print(framework.edition)\n    open(framework.__file__, 'w')\n"
         "except (ImportError, OSError) as error: print(type(error).__name__)\n"
-        "print([name for _, names, files in os.walk('/opt') for name in [*names, *files]])")
+        "print(sorted(name for _, names, files in os.walk('/opt') for name in [*names, *files]))")
 
 
 def test_only_the_assignments_edition_is_there_and_read_only(sandbox, editions):
@@ -37,7 +37,7 @@ def test_only_the_assignments_edition_is_there_and_read_only(sandbox, editions):
 
 def test_without_an_edition_there_is_none(sandbox, editions):
     (output,) = look(sandbox, CODE)
-    assert output["text"] == "ModuleNotFoundError\n['autograder', 'run_notebook.py']\n"
+    assert output["text"] == "ModuleNotFoundError\n['autograder', 'crossing.py', 'run_notebook.py']\n"
 
 
 @pytest.mark.parametrize(("job", "says"), [
@@ -63,9 +63,9 @@ def test_the_hash_is_that_of_the_content(editions):
     assert runner.hash_folder(editions / "02_tensor") != before
 
 
-def test_a_notebook_that_needs_the_framework_is_not_graded_without_it(editions, tmp_path):
+def test_a_notebook_that_needs_the_framework_is_not_graded_without_it(editions):
     """All its tests would fail for want of an import, and every student would get 0."""
-    notebook = new_notebook(cells=[new_code_cell("from tinytorch.core.tensor import Tensor")])
+    cells = placement.cells([new_code_cell("from tinytorch.core.tensor import Tensor")], new_notebook(), {})
     with pytest.raises(nbgrader_plugin.Explained, match="there is no edition of it"):
-        nbgrader_plugin.SandboxExecute().job(notebook, "09_none", tmp_path)
-    assert nbgrader_plugin.SandboxExecute().job(notebook, "02_tensor", tmp_path / "02_tensor")[0].edition == "02_tensor"
+        nbgrader_plugin.SandboxExecute().job(cells, None, "09_none", {})
+    assert nbgrader_plugin.SandboxExecute().job(cells, None, "02_tensor", {})[0].edition == "02_tensor"

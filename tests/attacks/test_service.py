@@ -93,7 +93,8 @@ def test_a_job_gives_the_same_result_through_the_service_as_here(through, monkey
 
 
 def test_a_notebook_is_graded_through_the_service(through):
-    notebook = json.dumps([{"id": "a", "source": "x = 1"}, {"id": "b", "source": "assert x == 2, 'no'", "test": True}]).encode()
+    notebook = json.dumps({"cells": [{"id": "a", "source": "x = 1", "kind": "student"},
+                                     {"id": "b", "source": "assert x == 2, 'no'", "kind": "test", "where": "outside"}]}).encode()
     result = client.submit(Job(kind="grade", inputs={runner.NOTEBOOK: sha256(notebook)}), {runner.NOTEBOOK: notebook})
     outputs = json.loads(result.outputs["cells.json"])
     assert (outputs["a"], outputs["b"][0]["evalue"]) == ([], "no")

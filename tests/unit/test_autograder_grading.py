@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from autograder.grading import Cell, Conversation, capped, checked, run, stopped_output
+from autograder.grading import Cell, Conversation, Notebook, capped, checked, run, stopped_output
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox.base import ForgedReply, Outcome
 
@@ -86,8 +86,9 @@ def test_after_a_stop_what_defines_runs_again_and_tests_do_not():
             message = talk(answer([STREAM], read["cell"]) + b"\n")
         return Outcome(Verdict.ok, "", Usage(cpu_seconds=1, wall_seconds=1))
 
-    cells = [Cell(id=str(at), name=name, source="die" if name in "du" else "", test=name in "tuv") for at, name in enumerate("ftdguv", 1)]
-    verdict, sentence, usage, outputs = run(cells, Limits(), start)
+    cells = [Cell(id=str(at), name=name, source="die" if name in "du" else "", kind="test" if name in "tuv" else "student")
+             for at, name in enumerate("ftdguv", 1)]
+    verdict, sentence, usage, outputs = run(Notebook(cells=cells), Limits(), start, None)
     assert asked == [["f", "t", "d"], ["f", "g", "u"], ["f", "g", "v"]]
     assert (verdict, sentence, usage.cpu_seconds) == (Verdict.crashed, "cell d: died", 3)
     died = [stopped_output("died")]
@@ -95,7 +96,8 @@ def test_after_a_stop_what_defines_runs_again_and_tests_do_not():
 
 
 def test_the_fault_of_the_machine_gives_no_outputs():
-    verdict, _, _, outputs = run([Cell(id="1", source="")], Limits(), lambda talk, limits: Outcome(Verdict.infra, "no", Usage()))
+    verdict, _, _, outputs = run(Notebook(cells=[Cell(id="1", source="")]), Limits(),
+                                 lambda talk, limits: Outcome(Verdict.infra, "no", Usage()), None)
     assert (verdict, outputs) == (Verdict.infra, {})
 
 

@@ -1,0 +1,218 @@
+"""Runs an instructor's test cells outside of the sandbox, against the objects of a student inside of it.
+
+    python -m autograder.examiner       one JSON document per line on stdin and stdout, driven by grading.py
+
+What a test says decides points, so nothing of the student's runs here. A test's names are looked up when it uses them: what a
+solution cell or an exported cell defines, and what comes from `tinytorch`, is the student's and stays in the sandbox (see
+crossing.py); what any other locked cell defines (imports, helpers, data) is made here, statement by statement, as far as
+tests need it.
+
+In: {"cells": [the instructor's], "seed": number or null}, then {"test": id} or {"answer": message}. Out: {"ask": message} or
+{"done": outputs}.
+With a seed, NumPy's generators start elsewhere for every student and run, so that remembered answers do not help.
+"""
+
+import ast
+import builtins
+import contextlib
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+from autograder import crossing
+from autograder.run_notebook import TRACEBACK_CHARS, Runner, shorten
+
+WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
+OURS = ("tinytorch.data",)              # of tinytorch, only what holds data and no code of a student
+
+
+class Names(dict):
+    """The globals of test cells: what is missing is fetched from the student or made from the instructor's statements."""
+
+    def __init__(self, cells, ask):
+        super().__init__(__builtins__=builtins, __name__="__main__")
+        self.ask, self.position = ask, 0
+        self.made_at: dict[str, tuple[int, bool]] = {}       # name -> (position of the cell that defines it, whether it is the student's)
+        self.definitions: dict[str, list] = {}               # name -> [(position, statement, or None for the student's)]
+        for position, cell in enumerate(cells):
+            for name, statement in bound(cell):
+                self.definitions.setdefault(name, []).append((position, statement))
+
+    def latest(self, name):
+        return [d for d in self.definitions.get(name, ()) if d[0] < self.position][-1:]
+
+    def begin(self, position):
+        """Before the test at that position: forget what a later cell defined anew, and everything of the student."""
+        self.position = position
+        for name, (made, of_student) in list(self.made_at.items()):
+            latest = self.latest(name)
+            if of_student or (latest and latest[0][0] > made):
+                del self.made_at[name]
+                self.pop(name, None)
+
+    def keep(self, names):
+        """Names that the test cell itself has defined."""
+        self.made_at.update((name, (self.position, False)) for name in names)
+
+    def __missing__(self, name):
+        for position, latest in self.latest(name):
+            if latest is None:
+                self[name] = self.of_student(name)
+                self.made_at[name] = position, True
+                return self[name]
+            for at, statement in self.definitions[name]:
+                if at == position and statement is not None:
+                    self.carry_out(statement)
+            if name in self:
+                return self[name]
+        raise KeyError(name)
+
+    def get_if_known(self, name):
+        """Python looks names up in a class body without asking for missing ones."""
+        with contextlib.suppress(KeyError, NameError):
+            self[name]
+
+    def of_student(self, name):
+        try:
+            return self.ask.name(name)
+        except KeyError:
+            raise NameError(f"name {name!r} is not defined") from None
+
+    def carry_out(self, statement):
+        """Run a statement of a locked cell as if it stood before the test."""
+        position = self.position
+        for name in in_class_bodies(ast.unparse(statement)):
+            self.get_if_known(name)
+        exec(compile(ast.Module([statement], []), "<given>", "exec"), self)
+        self.made_at.update((name, (position, False)) for name, _ in targets(statement))
+
+
+def bound(cell):
+    """(name, statement) for each name that a cell of the instructor binds; None instead of a statement: the object is the student's."""
+    try:
+        tree = ast.parse(cell["source"])
+    except SyntaxError:
+        return
+    for statement in tree.body:
+        for name, own in targets(statement):
+            students = cell["kind"] == "student" and not isinstance(statement, ast.Import | ast.ImportFrom)
+            yield name, None if students else own
+
+
+def targets(statement):
+    """What a statement binds at the top level of a cell; imports of the framework are the student's."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        for alias in statement.names:
+            module = statement.module or "" if isinstance(statement, ast.ImportFrom) else alias.name
+            students = module.partition(".")[0] == "tinytorch" and not module.startswith(OURS)
+            yield alias.asname or alias.name.partition(".")[0], None if students else statement
+    elif isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        yield statement.name, statement
+    else:
+        for name in stored(statement):
+            yield name, statement
+
+
+def stored(node):
+    """Names assigned in a statement, those inside of functions and comprehensions left out."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+    found = [node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else []
+    for child in ast.iter_child_nodes(node):
+        found += stored(child)
+    return list(dict.fromkeys(found))
+
+
+def in_class_bodies(source):
+    try:
+        classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    except SyntaxError:
+        return []
+    return [node.id for each in classes for node in ast.walk(each) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+
+
+class Examiner(Runner):
+    """Runs test cells. `exchange` brings a message to the sandbox and returns the next one from there."""
+
+    def __init__(self, cells, seed, exchange):
+        super().__init__(describe)
+        self.cells, self.seed = {cell["id"]: (at, cell) for at, cell in enumerate(cells)}, seed
+        self.near = crossing.Near(lambda message: self.heard(exchange(message)))
+        self.spaces = {random: Names(cells, self.near) for random in (True, False)}
+        for space in self.spaces.values():
+            space["display"] = self.display
+        self.generators = Generators()
+
+    def heard(self, message):
+        """What the student's code printed meanwhile belongs to this cell."""
+        for name, text in message.pop("printed", [])[:100]:
+            self.recorder.stream("stderr" if name == "stderr" else "stdout", str(text)[:200_000])
+        return message
+
+    def test(self, cell_id):
+        position, cell = self.cells[cell_id]
+        random = cell["where"] == "outside" and self.seed is not None
+        self.names = self.spaces[random]
+        self.names.begin(position)
+        for name in in_class_bodies(cell["source"]):
+            self.names.get_if_known(name)
+        self.generators.mix(self.seed if random else None)
+        before, self.near.written = (sys.stdout, sys.stderr), False
+        try:
+            outputs = self.run(cell["source"], cell["name"] or cell_id)
+            if self.near.written and cell["keeps"] and not any(output["output_type"] == "error" for output in outputs):
+                outputs.append({"output_type": "error", "ename": "InputChanged", "evalue": WRITTEN, "traceback": [WRITTEN]})
+            return outputs
+        finally:
+            sys.stdout, sys.stderr = before
+            self.names.keep(name for name, _ in bound(cell))
+
+
+class Generators:
+    """NumPy's ways to make a generator from a seed, with a second seed mixed in."""
+
+    def __init__(self):
+        import numpy
+        self.random: Any = numpy.random
+        self.default_rng, self.old_seed = numpy.random.default_rng, numpy.random.seed
+
+    def mix(self, seed):
+        if seed is None:
+            self.random.default_rng, self.random.seed = self.default_rng, self.old_seed
+            return
+        self.random.default_rng = lambda given=None: self.default_rng([seed, given] if isinstance(given, int) else given)
+        self.random.seed = lambda given=None: self.old_seed(None if given is None else (int(given) ^ seed) % 2**32)
+
+
+def describe(error):
+    """The traceback of a test: its own lines, and those of the student's code, but none of the channel's."""
+    whole = traceback.TracebackException.from_exception(error, limit=-30)
+    whole.stack[:] = [frame for frame in whole.stack if frame.filename.startswith("<")]
+    whole.__context__ = whole.__cause__ = None
+    trace = getattr(error, "student_trace", "")
+    inside = f"\n\nIn the notebook's own code:\n{trace}" if isinstance(trace, str) and trace else ""
+    return shorten("".join(whole.format()).rstrip("\n") + inside, TRACEBACK_CHARS)
+
+
+def main():
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def say(message):
+        outgoing.write(json.dumps(message).encode() + b"\n")
+        outgoing.flush()
+
+    def exchange(message):
+        say({"ask": message})
+        return json.loads(incoming.readline())["answer"]
+
+    start = json.loads(incoming.readline())
+    examiner = Examiner(start["cells"], start["seed"], exchange)
+    for line in incoming:
+        say({"done": examiner.test(json.loads(line)["test"])})
+
+
+if __name__ == "__main__":
+    main()
