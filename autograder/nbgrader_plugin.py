@@ -150,12 +150,15 @@ class SandboxExecute(NbGraderPreprocessor):
         instructors, _ = exporter.instructors(names)
         course = Path(exporter.parent.coursedir.root)
         try:
-            places = placement.of_tests(instructors, lambda cells, seed: client.submit(*self.job(cells, seed, names["assignment"], {})), course,
+            def submit(cells: placement.Cells, seed: int | None, extra: Mapping[str, bytes]) -> Result:
+                return client.submit(*self.job(cells, seed, names["assignment"], extra))
+
+            places = placement.of_tests(instructors, lambda cells, seed: submit(cells, seed, {}), course,
                                         self.edition_hash(names["assignment"]))
             cells = placement.cells(nb.cells, instructors, places)
             extra = dict(self.extra_files(Path(resources["metadata"]["path"])))
             seed = placement.seed(course, names["assignment"], names["student"])
-            result = client.submit(*self.job(cells, seed, names["assignment"], extra))
+            result = submit(cells, seed, extra)
         except (SandboxUnavailable, client.ServiceError, runner.BadJob) as error:
             raise explained(self.log, f"{who} was not graded: {error}") from None
         if result.verdict is Verdict.infra:

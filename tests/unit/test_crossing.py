@@ -88,9 +88,11 @@ def ends():
     return Near(send(to_far, to_near)), far
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner, max_size=3)
-                      | st.sets(st.integers(), max_size=3), max_leaves=10)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(),
+                    st.complex_numbers(allow_nan=False))
+values = st.recursive(scalars, lambda inner: st.one_of(
+    st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(st.text(), inner, max_size=3),
+    st.sets(st.integers(), max_size=3)), max_leaves=10)
 
 
 @settings(deadline=None)
@@ -162,7 +164,7 @@ def test_objects_behave(near):
 def test_the_same_object_is_the_same_remote(near):
     box = near.name("Box")()
     assert near.name("same")(box) is box
-    assert box == box  # noqa: PLR0124
+    assert box == box
     assert box != near.name("Box")()
     assert {box: 1}[near.name("same")(box)] == 1
 
@@ -220,7 +222,7 @@ def test_an_exception_of_the_students_own(near):
 
 
 def test_types_and_functions_that_both_ends_have(near):
-    box, late, float32, integer, same = near.name("kinds")()
+    _, _, float32, integer, same = near.name("kinds")()
     assert (float32, integer) == (np.float32, int)
     assert near.name("twice")(np.square, np.float64(3)) == 81
     assert near.name("same")(np.dtype("int8")) == np.dtype("int8")
@@ -264,8 +266,9 @@ def test_what_does_not_decode_is_refused_and_never_more(answer):
 
 @pytest.mark.parametrize("question", [
     {"do": "call", "with": [["ref", "builtins", "type"], ["s", "X"]]}, {"do": "get", "with": [["yours", 1], ["s", "__globals__"]]},
-    {"do": "set", "with": [["yours", 1], ["s", "x"], True]}, {"do": "name", "with": [["s", "near"]]}, {"do": "call", "with": [["yours", 99]]},
-    {"do": "binary", "with": [["yours", 1], ["s", "add"], True, False]}, {"do": "iter", "with": [["ref", "builtins", "int"]]}, {"do": 7, "with": []}])
+    {"do": "set", "with": [["yours", 1], ["s", "x"], True]}, {"do": "name", "with": [["s", "near"]]},
+    {"do": "call", "with": [["yours", 99]]}, {"do": "binary", "with": [["yours", 1], ["s", "add"], True, False]},
+    {"do": "iter", "with": [["ref", "builtins", "int"]]}, {"do": 7, "with": []}])
 def test_the_far_end_may_call_what_it_was_given_and_nothing_else(question):
     asked, told = [{"words": {}, "changed": {}, "freed": [], **question}, {"value": None, "changed": {}, "freed": []}], []
 
