@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autograder import runner
-from autograder.jobs import Job, Result
+from autograder.jobs import Job, Result, Verdict
 from autograder.sandbox.base import SandboxUnavailable
 from autograder.sandbox.process import Process
 
@@ -38,8 +38,19 @@ def check() -> None:
         raise SandboxUnavailable(f"the autograder at {url} does not answer ({error})", FIX) from error
 
 
+_kept: dict[str, Result] = {}           # results that were fetched ahead, by job
+
+
+def keep(result: Result) -> None:
+    """Remember a result until somebody submits its job."""
+    if result.verdict is not Verdict.infra:
+        _kept[result.job] = result
+
+
 def submit(job: Job, files: Mapping[str, bytes]) -> Result:
     """Run the job and wait for its result. Raises SandboxUnavailable, ServiceError or runner.BadJob."""
+    if job.id in _kept:
+        return _kept.pop(job.id)
     url = service_url()
     if not url:
         return runner.run(job, files)

@@ -185,7 +185,14 @@ class Examination:
         self.folder = tempfile.TemporaryDirectory(prefix="examiner-")
 
     def __enter__(self) -> "Examination":
+        with contextlib.suppress(OSError):              # met again at the first test, which then fails
+            self.begin()                                # now, because it takes as long as the sandbox's start
         return self
+
+    def begin(self) -> None:
+        self.process = subprocess.Popen(self.command, env=self.env, cwd=self.folder.name, start_new_session=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.write(self.first)
 
     def __exit__(self, *_: object) -> None:
         self.end()
@@ -202,9 +209,7 @@ class Examination:
         if self.process is None:
             if "test" not in message:
                 return {"done": [stopped_output("the examiner had to be stopped")]}
-            self.process = subprocess.Popen(self.command, env=self.env, cwd=self.folder.name, start_new_session=True,
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            self.write(self.first)
+            self.begin()
         try:
             self.write(json.dumps(message).encode() + b"\n")
             said = json.loads(self.line(seconds))

@@ -7,6 +7,7 @@ other files are copied, because nbgrader follows links. nbgrader stays the grade
 as always, except that text on stderr in a test cell costs nothing (it is turned into stdout).
 """
 
+import functools
 import json
 import logging
 import math
@@ -18,12 +19,13 @@ from typing import Any
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbgrader.api import Gradebook
+from nbgrader.converters.autograde import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 from traitlets import Dict, Integer
 
-from autograder import client, placement, runner
+from autograder import batch, client, placement, runner
 from autograder import notebook as submissions
 from autograder.jobs import Job, Limits, Result, Verdict, relative_path, sha256
 from autograder.sandbox.base import SandboxUnavailable
@@ -46,7 +48,22 @@ def configure(c: Any) -> None:
         f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{nbgrader}.CheckCellMetadata"]
     c.HTMLExporter.filters = {"markdown2html": "autograder.answers.render"}
     c.HTMLExporter.extra_template_paths = [str(Path(__file__).parent / "templates")]       # ours has no MathJax
+    grade_in_parallel()
     c.CourseDirectory.ignore.append(f"*{LEFT_OUT}")     # to the site's list, or to nbgrader's own
+
+
+@functools.cache
+def grade_in_parallel() -> None:
+    """Let nbgrader's Autograde run the jobs of all its submissions first; once per process, however often nbgrader configures."""
+    one_by_one = Autograde.convert_notebooks
+
+    def convert_notebooks(self: Any) -> None:
+        if isinstance(self.exporter, SubmissionExporter):
+            execute = SandboxExecute(parent=self.exporter)
+            batch.ahead(self, self.exporter, execute)
+        one_by_one(self)
+
+    Autograde.convert_notebooks = convert_notebooks
 
 
 class Explained(NbGraderException):
@@ -148,17 +165,11 @@ class SandboxExecute(NbGraderPreprocessor):
         who = f"{names['student']}, {names['assignment']}"
         exporter: Any = self.parent
         instructors, _ = exporter.instructors(names)
-        course = Path(exporter.parent.coursedir.root)
         try:
-            def submit(cells: placement.Cells, seed: int | None, extra: Mapping[str, bytes]) -> Result:
-                return client.submit(*self.job(cells, seed, names["assignment"], extra))
-
-            places = placement.of_tests(instructors, lambda cells, seed: submit(cells, seed, {}), course,
-                                        self.edition_hash(names["assignment"]))
-            cells = placement.cells(nb.cells, instructors, places)
+            places = self.places(instructors, names)
             extra = dict(self.extra_files(Path(resources["metadata"]["path"])))
-            seed = placement.seed(course, names["assignment"], names["student"])
-            result = submit(cells, seed, extra)
+            cells = placement.cells(nb.cells, instructors, places)
+            result = client.submit(*self.job(cells, self.seed_of(names), names["assignment"], extra))
         except (SandboxUnavailable, client.ServiceError, runner.BadJob) as error:
             raise explained(self.log, f"{who} was not graded: {error}") from None
         if result.verdict is Verdict.infra:
@@ -169,6 +180,20 @@ class SandboxExecute(NbGraderPreprocessor):
             self.log.warning("%s: %s: %s", who, result.verdict, result.sentence)
             add_notes(nb, [f"Stopped ({result.verdict}): {result.sentence}. Cells that could be run were run."])
         return nb, resources
+
+    @property
+    def course(self) -> Path:
+        exporter: Any = self.parent
+        return Path(exporter.parent.coursedir.root)
+
+    def places(self, instructors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+        """Where each test of the assignment runs. Tried out once with the instructor's solutions."""
+        def submit(cells: placement.Cells, seed: int | None) -> Result:
+            return client.submit(*self.job(cells, seed, names["assignment"], {}))
+        return placement.of_tests(instructors, submit, self.course, self.edition_hash(names["assignment"]))
+
+    def seed_of(self, names: Mapping[str, str]) -> int:
+        return placement.seed(self.course, names["assignment"], names["student"])
 
     def job(self, cells: placement.Cells, seed: int | None, assignment: str, extra: Mapping[str, bytes]) -> tuple[Job, dict[str, bytes]]:
         """The grade job of one rebuilt notebook with the other files of the submission."""
@@ -205,11 +230,11 @@ class SandboxExecute(NbGraderPreprocessor):
         """Put the outputs into their cells; a cell without any answer keeps none and fails if it is a test."""
         outputs = json.loads(result.outputs["cells.json"])
         count = 0
-        for at, cell in enumerate(nb.cells):
+        for cell in nb.cells:
             if cell.cell_type == "code":
+                of_cell = outputs[str(count)]
                 count += 1
                 cell.execution_count = count
-                of_cell = outputs[str(at)]
                 if is_grade(cell) and not is_solution(cell):
                     of_cell = [graded_output(output, float(cell.metadata.nbgrader["points"])) for output in of_cell]
                 cell.outputs = [nbformat.from_dict(output) for output in of_cell]

@@ -27,14 +27,14 @@ Cells = list[dict[str, Any]]
 def cells(rebuilt: list[Any], instructors: Mapping[str, Any], places: Mapping[str, str]) -> Cells:
     """The code cells of a rebuilt notebook as grading.py takes them: what each is, whose names it defines, where it runs."""
     originals = {submissions.grade_id(cell): submissions.source(cell) for cell in instructors["cells"] if submissions.grade_id(cell)}
-    listed = []
-    for at, cell in enumerate(rebuilt):
+    listed: Cells = []
+    for cell in rebuilt:
         if cell["cell_type"] != "code":
             continue
         name, source = submissions.grade_id(cell), submissions.source(cell)
         kind = "test" if submissions.is_test(cell) else \
             "student" if submissions.is_solution(cell) or source.lstrip().startswith("#| export") else "given"
-        listed.append({"id": str(at), "name": name, "source": source, "kind": kind, "instructors": originals.get(name, source),
+        listed.append({"id": str(len(listed)), "name": name, "source": source, "kind": kind, "instructors": originals.get(name, source),
                        **as_fields(places.get(name, "inside") if kind == "test" else "inside")})
     return listed
 

@@ -39,10 +39,10 @@ def source():
 
 
 class Course:
-    def __init__(self, root, sandboxed=True):
+    def __init__(self, root, sandboxed=True, notebook=None):
         self.root = Path(root)
         (self.root / "source" / ASSIGNMENT).mkdir(parents=True)
-        nbformat.write(source(), self.root / "source" / ASSIGNMENT / f"{NAME}.ipynb")
+        nbformat.write(notebook or source(), self.root / "source" / ASSIGNMENT / f"{NAME}.ipynb")
         (self.root / "nbgrader_config.py").write_text(
             f"import sys\nsys.path.insert(0, {str(REPO)!r})\nc = get_config()\nc.CourseDirectory.course_id = 'demo'\n"
             f"c.CourseDirectory.root = {str(self.root)!r}\n"
