@@ -59,7 +59,8 @@ class End:
         self.described = set()                                            # classes of ours that they know
         self.arrays = {}                                                  # key -> (our array or a weak reference to it, synchronised bytes)
         self.array_ids = {}
-        self.freed, self.depth, self.alive = [], 0, []
+        self.freed, self.depth = [], 0
+        self.alive: list = []                                             # what the other end counts on until the next question
         self.written = False                                              # the other end changed an array that was made here
 
     # ---- asking
@@ -68,6 +69,8 @@ class End:
         """Use an object of the other end: returns its value, raises what it raised."""
         if self.depth > CALLS_DEEP:
             raise RecursionError("calls across the sandbox are nested too deeply")
+        if self.depth == 0:
+            self.alive.clear()
         message = self.packed({"do": verb, "with": [self.encode(each) for each in operands],
                                "words": {name: self.encode(each) for name, each in words.items()}})
         self.depth += 1
@@ -77,8 +80,6 @@ class End:
                 answer = self.unpacked(self.exchange(self.served(answer)))
         finally:
             self.depth -= 1
-            if self.depth == 0:
-                self.alive.clear()
         if "raise" in answer:
             raise self.raised(answer["raise"])
         return self.decode(answer["value"])
@@ -121,6 +122,8 @@ class End:
         return message
 
     def unpacked(self, message):
+        if self.depth == 0:
+            self.alive.clear()
         try:
             for key in message["freed"]:
                 self.forget(key)
@@ -178,6 +181,7 @@ class End:
         if isinstance(value, Remote):
             own = object.__getattribute__(value, "_remote")
             if own[0] is self:
+                self.alive.append(value)                 # or its end would be told in the message that names it
                 return ["yours", own[1]]
             raise CannotCross("an object of another sandbox")
         numpy = sys.modules.get("numpy")
@@ -253,8 +257,7 @@ class End:
             self.count += 1
             key = f"{self.letter}{self.count}"
         held = weakref.ref(array) if self.near else array
-        if self.near:
-            self.alive.append(array)                     # until the question is answered: the far end counts on it
+        self.alive.append(array)
         self.arrays[key] = held, array.tobytes() if whole else None
         self.array_ids[id(array)] = key
         return key
@@ -357,8 +360,12 @@ class End:
         made = object.__new__(self.classes[class_id])
         object.__setattr__(made, "_remote", (self, number))
         self.remotes[number] = made
-        weakref.finalize(made, self.freed.append, number)
+        weakref.finalize(made, self.let_go, number)
         return made
+
+    def let_go(self, number):
+        if number not in self.remotes:
+            self.freed.append(number)
 
     # ---- exceptions
 

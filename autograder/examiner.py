@@ -25,7 +25,7 @@ from autograder import crossing
 from autograder.run_notebook import TRACEBACK_CHARS, Runner, shorten
 
 WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
-OURS = ("tinytorch.data",)              # of tinytorch, only what holds data and no code of a student
+OURS = ("tinytorch.data", "tinytorch.checking", "tinytorch.gradcheck", "tinytorch.memory")     # what judges, measures or holds data
 
 
 class Names(dict):

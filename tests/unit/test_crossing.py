@@ -179,6 +179,16 @@ def test_what_is_no_longer_held_is_let_go():
     assert len(far.arrays) < 5
 
 
+def test_what_passes_through_stays_known(near):
+    """A value that nobody here holds, while the other end believes that somebody does: kept for one question, then told."""
+    near.name("keep")(np.arange(3.0))
+    assert near.name("given_back")() is not None
+    assert near.name("given_back")().tolist() == [0, 1, 2]
+    box = near.name("Box")
+    assert near.name("twice")(lambda x: box(1), 0).first == 1
+    assert near.name("twice")(lambda x: np.ones(2) * 3, np.zeros(1)).tolist() == [3, 3]
+
+
 def test_callbacks_nest(near):
     seen = []
 
