@@ -1,6 +1,6 @@
 """Runs an instructor's test cells outside of the sandbox, against the objects of a student inside of it.
 
-    python -m autograder.examiner       one JSON document per line on stdin and stdout, driven by grading.py
+    python -m autograder.examiner       started by examination.py with a socket as stdin; forks for each examination
 
 What a test says decides points, so nothing of the student's runs here. A test's names are looked up when it uses them: what a
 solution cell or an exported cell defines, and what comes from `tinytorch`, is the student's and stays in the sandbox (see
@@ -17,6 +17,8 @@ import builtins
 import contextlib
 import json
 import os
+import signal
+import socket
 import sys
 import traceback
 from typing import Any
@@ -196,10 +198,8 @@ def describe(error):
     return shorten("".join(whole.format()).rstrip("\n") + inside, TRACEBACK_CHARS)
 
 
-def main():
-    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-
+def examine(incoming, outgoing):
+    """One examination, until the other side hangs up."""
     def say(message):
         outgoing.write(json.dumps(message).encode() + b"\n")
         outgoing.flush()
@@ -212,6 +212,32 @@ def main():
     examiner = Examiner(start["cells"], start["seed"], exchange)
     for line in incoming:
         say({"done": examiner.test(json.loads(line)["test"])})
+
+
+def main():
+    """Fork an examiner for each connection that comes in, with what all of them import already there."""
+    import numpy  # noqa: F401
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(2, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)                # nobody waits for them
+    while True:
+        told, connections, *_ = socket.recv_fds(control, 1 << 16, 1)
+        if not connections:                                      # who started this one is gone
+            return
+        (connection,) = connections
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            place = json.loads(told)
+            sys.path[:0] = place["path"]
+            os.chdir(place["folder"])
+            with contextlib.suppress(BaseException), socket.socket(fileno=connection) as line:
+                examine(line.makefile("rb"), line.makefile("wb"))
+            os._exit(0)
+        os.close(connection)
+        control.send(str(pid).encode())
 
 
 if __name__ == "__main__":

@@ -10,18 +10,14 @@ import base64
 import binascii
 import contextlib
 import json
-import os
 import re
 import secrets
-import selectors
-import subprocess
-import tempfile
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from autograder.examination import Examination
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox.base import ForgedReply, Outcome, Talk
 
@@ -70,7 +66,7 @@ class Notebook(BaseModel):
     seed: int | None = None
 
 
-def run(notebook: Notebook, limits: Limits, start: Callable[[Talk, Limits], Outcome], examine: Callable[[Notebook], "Examination"],
+def run(notebook: Notebook, limits: Limits, start: Callable[[Talk, Limits], Outcome], examine: Callable[[Notebook], Examination],
         ) -> tuple[Verdict, str, Usage, dict[str, Outputs]]:
     """Outputs of every cell by its id, with verdict and sentence of the first that had to be stopped.
 
@@ -120,7 +116,7 @@ class Conversation:
     """One sandbox's share of the cells: `again` for what they define, then `fresh`, whose outputs go into `done`."""
 
     def __init__(self, again: list[Cell], fresh: list[Cell], done: dict[str, Outputs], limits: Limits,
-                 examination: "Examination | None" = None) -> None:
+                 examination: Examination | None = None) -> None:
         self.queue = [*again, *fresh]
         self.known, self.done = {cell.id for cell in again}, done
         self.current: Cell | None = None
@@ -166,83 +162,17 @@ class Conversation:
         """Go on with a test outside: what it asks the sandbox, or None when it is done and its outputs are kept."""
         assert self.current is not None
         assert self.examination is not None
-        said = self.examination.step(message, self.limits.cell_seconds)
-        if "ask" in said:
-            return self.sent(said["ask"])
-        self.done[self.current.id] = [_with_limit(output, self.limits) for output in said["done"]]
-        return None
-
-
-class Examination:
-    """A process that runs test cells outside of the sandbox (examiner.py), for one sandbox: use as a context manager."""
-
-    def __init__(self, notebook: Notebook, python: str, env: dict[str, str]) -> None:
-        cells = [{"id": cell.id, "name": cell.name, "kind": cell.kind, "where": cell.where, "keeps": cell.keeps,
-                  "source": cell.source if cell.instructors is None else cell.instructors} for cell in notebook.cells]
-        self.command, self.env = [python, "-s", "-m", "autograder.examiner"], env
-        self.first = json.dumps({"cells": cells, "seed": notebook.seed}).encode() + b"\n"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.folder = tempfile.TemporaryDirectory(prefix="examiner-")
-
-    def __enter__(self) -> "Examination":
-        with contextlib.suppress(OSError):              # met again at the first test, which then fails
-            self.begin()                                # now, because it takes as long as the sandbox's start
-        return self
-
-    def begin(self) -> None:
-        self.process = subprocess.Popen(self.command, env=self.env, cwd=self.folder.name, start_new_session=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.write(self.first)
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        self.folder.cleanup()
-
-    def end(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
-    def step(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Let it go on: {"ask": ...} for the sandbox, or {"done": outputs}. A test that ends its examiner has failed."""
-        if self.process is None:
-            if "test" not in message:
-                return {"done": [stopped_output("the examiner had to be stopped")]}
-            self.begin()
         try:
-            self.write(json.dumps(message).encode() + b"\n")
-            said = json.loads(self.line(seconds))
-            return {"ask": dict(said["ask"])} if "ask" in said else {"done": [_output(output) for output in said["done"]]}
+            said = self.examination.step(message, self.limits.cell_seconds)
+            if "ask" in said:
+                return self.sent(dict(said["ask"]))
+            outputs = [_output(output) for output in said["done"]]
         except TimeoutError:
-            self.end()
-            return {"done": [stopped_output(f"the test itself ran for more than {seconds:g} s")]}
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            self.end()
-            return {"done": [stopped_output(f"the test ended its examiner ({type(error).__name__})")]}
-
-    def write(self, line: bytes) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.write(line)
-        self.process.stdin.flush()
-
-    def line(self, seconds: float) -> bytes:
-        """The next line it writes. Raises TimeoutError, EOFError when it has ended."""
-        assert self.process is not None
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + seconds
-        parts: list[bytes] = []
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while not parts or not parts[-1].endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError
-                part = os.read(self.process.stdout.fileno(), 1 << 20)
-                if not part:
-                    raise EOFError
-                parts.append(part)
-        return b"".join(parts)
+            outputs = [stopped_output(f"the test itself ran for more than {self.limits.cell_seconds:g} s")]
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            outputs = [stopped_output(f"the test ended its examiner ({type(error).__name__})")]
+        self.done[self.current.id] = [_with_limit(output, self.limits) for output in outputs]
+        return None
 
 
 def passed_on(line: bytes, expected: str) -> dict[str, Any]:

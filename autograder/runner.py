@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autograder import grading
+from autograder.examination import Examination
 from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
 from autograder.sandbox import bubblewrap
 from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk
@@ -57,9 +58,10 @@ def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
     def start(talk: Talk, limits: Limits) -> Outcome:
         return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk)
 
-    def examine(asked: grading.Notebook) -> grading.Examination:
-        path = os.pathsep.join([*([str(edition)] if edition else []), str(Path(__file__).parent.parent)])
-        return grading.Examination(asked, python(), {**environment_of(job, False), "PYTHONPATH": path, "HOME": "/nonexistent"})
+    def examine(asked: grading.Notebook) -> Examination:
+        cells = [{"id": cell.id, "name": cell.name, "kind": cell.kind, "where": cell.where, "keeps": cell.keeps,
+                  "source": cell.source if cell.instructors is None else cell.instructors} for cell in asked.cells]
+        return Examination(cells, asked.seed, [str(edition)] if edition else [], python(), environment_of(job, False))
 
     verdict, sentence, usage, outputs = grading.run(notebook, job.limits, start, examine)
     return verdict, sentence, usage, {"cells.json": json.dumps(outputs).encode()} if verdict is not Verdict.infra else {}

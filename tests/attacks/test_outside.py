@@ -1,6 +1,13 @@
 """Attacks on tests that run outside of the sandbox: whatever the student's process does, it can only give wrong answers."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
+
+from hub import paths
 
 TEST = {"test_f": "import numpy as np\nfor x in range(1000, 1007):\n    assert f(x) == x * 31337, f'f({x}) is not a qzkvj'"}
 ARRAYS = {"test_f": "import numpy as np\nx = np.random.default_rng(5).normal(size=(3, 4))\n"
@@ -141,3 +148,22 @@ def test_what_the_function_prints_and_where_it_fails_is_shown(grade):
     trace = "\n".join(next(o for o in graded.outputs["test_f"] if o["output_type"] == "error")["traceback"])
     assert "return 1 / x" in trace
     assert "crossing.py" not in trace
+
+
+def test_the_warm_examiner_ends_with_whoever_started_it():
+    """Also when that was killed: nothing is left running, and one that was killed itself is replaced."""
+    program = ("import os, sys, signal, time\nfrom autograder.examination import Examination, _warm\n"
+               "def pid():\n"
+               "    with Examination([{'id': '1', 'name': 't', 'kind': 'test', 'where': 'outside', 'keeps': True, 'source': 'assert 1'}],\n"
+               "                     None, [], sys.executable, dict(os.environ)) as examination:\n"
+               "        assert examination.step({'test': '1'}, 20) == {'done': []}\n"
+               "    return next(iter(_warm.values()))[0].pid\n"
+               "first = pid()\nassert pid() == first\nos.kill(first, signal.SIGKILL)\nprint(pid(), flush=True)\ntime.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=paths.REPO) as parent:
+        examiner = int(parent.stdout.readline())
+        assert Path(f"/proc/{examiner}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{examiner}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{examiner}").exists()

@@ -1,0 +1,117 @@
+"""One examination: a process of its own that runs the test cells of one submission, forked from a warm one (examiner.py).
+
+Importing NumPy takes longer than most notebooks, and the tests are the instructor's: one process per environment has it
+ready, and a fork of it serves one submission and is gone.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent.parent
+START_SECONDS = 30
+_warm: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+_lock = threading.Lock()
+
+
+class Examination:
+    """Use as a context manager; `step` lets it go on. After an error it serves the next test with a fresh process."""
+
+    def __init__(self, cells: list[dict[str, Any]], seed: int | None, path: list[str], python: str, env: dict[str, str]) -> None:
+        self.first = json.dumps({"cells": cells, "seed": seed}).encode() + b"\n"
+        self.path, self.python, self.env = path, python, env
+        self.line: socket.socket | None = None
+        self.process, self.heard = -1, b""
+
+    def __enter__(self) -> "Examination":
+        self.folder = tempfile.TemporaryDirectory(prefix="examiner-")
+        with contextlib.suppress(OSError):                  # met again at the first test, which then fails
+            self.begin()                                    # now: it gets ready while the sandbox starts
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self.folder.cleanup()
+
+    def begin(self) -> None:
+        self.line, theirs = socket.socketpair()
+        with theirs:
+            self.process = fork(self.python, self.env, {"path": self.path, "folder": self.folder.name}, theirs)
+        self.line.sendall(self.first)
+
+    def end(self) -> None:
+        """Whatever it does just now."""
+        if self.line is not None:
+            self.line.close()
+            self.line, self.heard = None, b""
+        if self.process >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.process, signal.SIGKILL)
+            os.close(self.process)
+            self.process = -1
+
+    def step(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Its next word: {"ask": ...} or {"done": outputs}. Raises TimeoutError, OSError, EOFError or ValueError; then it is ended."""
+        try:
+            if self.line is None:
+                if "test" not in message:
+                    raise EOFError
+                self.begin()
+            assert self.line is not None
+            self.line.settimeout(seconds)
+            self.line.sendall(json.dumps(message).encode() + b"\n")
+            said = json.loads(self.next_line(seconds))
+            if not isinstance(said, dict):
+                raise ValueError("not a message")
+            return said
+        except BaseException:
+            self.end()
+            raise
+
+    def next_line(self, seconds: float) -> bytes:
+        assert self.line is not None
+        deadline, parts = time.monotonic() + seconds, [self.heard]
+        while b"\n" not in parts[-1]:
+            self.line.settimeout(max(0.001, deadline - time.monotonic()))
+            part = self.line.recv(1 << 20)
+            if not part:
+                raise EOFError
+            parts.append(part)
+        said, _, self.heard = b"".join(parts).partition(b"\n")
+        return said
+
+
+def fork(python: str, env: dict[str, str], place: dict[str, Any], line: socket.socket) -> int:
+    """A pidfd of a new examiner that talks over `line`. Raises OSError."""
+    key = json.dumps([python, sorted(env.items())])
+    with _lock:
+        for last in (False, True):
+            if key not in _warm or _warm[key][0].poll() is not None:
+                _warm[key] = warm(python, env)
+            control = _warm[key][1]
+            try:
+                socket.send_fds(control, [json.dumps(place).encode()], [line.fileno()])
+                return os.pidfd_open(int(control.recv(32)))
+            except (OSError, ValueError):                    # it was killed: once more with a new one
+                _warm.pop(key)[0].kill()
+                if last:
+                    raise
+    raise OSError("no examiner")
+
+
+def warm(python: str, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(START_SECONDS)
+    with theirs:
+        process = subprocess.Popen([python, "-s", "-m", "autograder.examiner"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+                                   env={**env, "PYTHONPATH": str(HERE), "HOME": "/nonexistent"})
+    return process, ours
