@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import IO
 from course.build.cells import Cell, read_cells
 
 REPO = Path(__file__).resolve().parent.parent.parent
+RUNNING = re.compile(r'File "(?:<(?!frozen|string)([^>]+)>|[^"]*/core/(\w+\.py))", line (\d+) in (\S+)')      # innermost first
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,22 @@ def _lines(reading: int, deadline: float) -> Iterator[dict]:
         yield from map(json.loads, whole)
 
 
+def _where(child: subprocess.Popen, stderr: IO[bytes]) -> str:
+    """Which line of a cell or of the framework is running: the worker writes it to stderr when it gets a signal."""
+    with suppress(ProcessLookupError):
+        child.send_signal(signal.SIGUSR1)
+    for _ in range(20):
+        time.sleep(0.05)
+        said = os.pread(stderr.fileno(), 1_000_000, 0).decode(errors="replace")      # not by seek: the child shares the position
+        for cell, file, line, function in RUNNING.findall(said):
+            place = f'cell "{cell}", line {line}' if cell else f"{file}, line {line}"
+            return f", in {place}" if function == "<module>" else f", in {function} ({place})"
+    return ""
+
+
 def _why_stopped(child: subprocess.Popen, deadline: float, timeout: float, stderr: IO[bytes]) -> str:
     if time.monotonic() >= deadline:
-        return f"the time of {timeout:g} seconds was over"
+        return f"the time of {timeout:g} seconds was over{_where(child, stderr)}"
     try:
         status = child.wait(timeout=5)
     except subprocess.TimeoutExpired:

@@ -5,6 +5,7 @@ wrong solution it forks before the solution's cell, so that what comes before ru
 """
 
 import contextlib
+import faulthandler
 import io
 import json
 import linecache
@@ -18,6 +19,7 @@ import warnings
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1, all_threads=False)      # run.py asks where we are when the time is over
     job = json.load(sys.stdin)
     events = os.fdopen(job["events"], "w", buffering=1)
     sys.path.insert(0, os.getcwd())
@@ -73,7 +75,7 @@ def _run(cell: dict, namespace: dict) -> dict:
 def _execute(source: str, filename: str, namespace: dict) -> dict:
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     try:
-        exec(compile(_without_magics(source), filename, "exec", dont_inherit=True), namespace)
+        exec(compile(without_magics(source), filename, "exec", dont_inherit=True), namespace)
     except KeyboardInterrupt:
         raise
     except BaseException as error:      # SystemExit too: one cell must not end the others
@@ -105,7 +107,7 @@ def _describe(error: BaseException, filename: str) -> dict:
     return {"error": kind, "message": message[:4000], "line": line}
 
 
-def _without_magics(source: str) -> str:
+def without_magics(source: str) -> str:
     """IPython's %, ! and ? lines do nothing here; only looked for where the cell is not Python as it stands."""
     try:
         compile(source, "<magics>", "exec", dont_inherit=True)

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from course.checkpoints.support import agree, fast, refused, values
+from course.checkpoints.support import agree, answer, fast, refused, values
 from tinytorch.core.tensor import (
     Tensor,
     add,
@@ -39,7 +39,7 @@ def draw(shape, seed=0):
 def can_make_tensors_from_numbers_lists_and_arrays():
     for data in (3, 2.5, True, [], [1, 2, 3], [[1, 2], [3, 4.5]], [[True], [False]], np.arange(6).reshape(1, 2, 3),
                  draw((2, 3)).astype(np.float64)):
-        t, want = Tensor(data), np.asarray(data)
+        t, want = answer(Tensor, data), np.asarray(data)
         agree(t, want, f"Tensor({data!r})")
         for name in ("shape", "ndim", "size"):
             got = getattr(t, name)
@@ -59,12 +59,12 @@ def can_keep_everything_in_float32():
 
 def can_refuse_what_is_not_numbers():
     for data in (["7"], [1, None], "seven", [1, 2j]):
-        refused(lambda data=data: Tensor(data), TypeError)
-    said = refused(lambda: Tensor([[1, 2], [3]]), ValueError)
-    assert "rows of equal length" in said, f"the error for ragged rows should say 'rows of equal length', it says: {said}"
-    said = refused(lambda: as_float32([1, None]), TypeError)
-    assert "object" in said, f"the error should name the dtype, here object, it says: {said}"
-    refused(lambda: Tensor([Tensor([1.0], requires_grad=True), 2]), TypeError)
+        refused(TypeError, Tensor, data)
+    said = refused(ValueError, Tensor, [[1, 2], [3]])
+    assert "rows of equal length" in said, f"the ValueError of Tensor([[1, 2], [3]]) should say 'rows of equal length', it says {said!r}"
+    said = refused(TypeError, as_float32, [1, None])
+    assert "object" in said, f"the TypeError of as_float32([1, None]) should name the dtype object, it says {said!r}"
+    refused(TypeError, Tensor, [Tensor([1.0], requires_grad=True), 2])
 
 
 def can_add_subtract_multiply_and_divide():
@@ -123,23 +123,24 @@ def can_predict_the_shape_of_a_product():
         try:
             want = np.matmul(np.empty(a), np.empty(b)).shape
         except ValueError:
-            said = refused(lambda a=a, b=b: matmul_shape(a, b), ValueError)
-            assert _named(said, a, b) or len(a) > 2 or len(b) > 2, f"the error of {a} @ {b} should name both shapes, it says: {said}"
+            said = refused(ValueError, matmul_shape, a, b)
+            named = _named(said, a, b) or len(a) > 2 or len(b) > 2
+            assert named, f"the ValueError of matmul_shape({a}, {b}) should name both shapes, it says {said!r}"
             continue
-        got = matmul_shape(a, b)
+        got = answer(matmul_shape, a, b)
         assert got == want, f"matmul_shape({a}, {b}) should be {want}, it is {got}"
 
 
 def can_predict_the_shape_after_a_reshape():
-    shapes = [(24,), (4, 6), (2, 3, 4), (-1,), (6, -1), (-1, 3, 2), (1, 24, 1), (5, -1), (7,), (-1, -1), (0,), ()]
+    shapes = [(24,), (4, 6), (2, 3, 4), (-1,), (6, -1), (-1, 3, 2), (1, 24, 1), (5, -1), (7,), (-1, -1), (0,), (0, -1), ()]
     for old, shape in product([(24,), (2, 3, 4), (2, 12), (0, 3), (1,)], shapes):
         try:
             want = np.empty(old).reshape(shape).shape
         except ValueError:
-            said = refused(lambda old=old, shape=shape: reshape_shape(old, shape), ValueError)
-            assert _named(said, old, shape), f"the error of reshaping {old} into {shape} should name both, it says: {said}"
+            said = refused(ValueError, reshape_shape, old, shape)
+            assert _named(said, old, shape), f"the ValueError of reshape_shape({old}, {shape}) should name both shapes, it says {said!r}"
             continue
-        got = reshape_shape(old, shape)
+        got = answer(reshape_shape, old, shape)
         assert got == want, f"reshape_shape({old}, {shape}) should be {want}, it is {got}"
 
 
@@ -150,11 +151,12 @@ def _named(message, *shapes):
 def can_say_which_shapes_do_not_fit():
     a, b = Tensor(draw((2, 3))), Tensor(draw((4, 5)))
     for sign, ours in {**{sign: entry[1] for sign, entry in ARITHMETIC.items()}, "@": lambda a, b: a @ b}.items():
-        said = refused(lambda ours=ours: ours(a, b), ValueError)
-        assert _named(said, (2, 3), (4, 5)), f"the error of (2, 3) {sign} (4, 5) should name both shapes, it says: {said}"
-    for what, wrong in (("reshape(5)", lambda: a.reshape(5)), ("concat", lambda: concat(a, b, axis=0))):
-        said = refused(wrong, ValueError)
-        assert _named(said, (2, 3)), f"the error of {what} on (2, 3) should name the shape, it says: {said}"
+        said = refused(ValueError, ours, a, b, what=f"shape (2, 3) {sign} shape (4, 5)")
+        assert _named(said, (2, 3), (4, 5)), f"the ValueError of shape (2, 3) {sign} shape (4, 5) should name both, it says {said!r}"
+    for what, function, inputs in (("Tensor of shape (2, 3).reshape(5)", a.reshape, [5]),
+                                   ("concat of shapes (2, 3) and (4, 5) along axis 0", concat, [a, b])):
+        said = refused(ValueError, function, *inputs, what=what)
+        assert _named(said, (2, 3)), f"the ValueError of {what} should name (2, 3), it says {said!r}"
 
 
 def can_reduce_along_any_axis():
@@ -180,7 +182,8 @@ def can_pick_parts_and_numbers():
         agree(t[index], a[index], what)
     assert len(t) == len(list(t)) == 3, f"a tensor of shape (3, 4) has 3 rows, len says {len(t)}, a loop finds {len(list(t))}"
     assert t[1, 2].item() == float(a[1, 2]) == float(t[1, 2]), f"t[1, 2].item() should be {a[1, 2]}, it is {t[1, 2].item()}"
-    assert "(3, 4)" in refused(t.item, ValueError), "the error of item() on many elements should name the shape"
+    said = refused(ValueError, t.item, what="item() of a tensor of shape (3, 4)")
+    assert "(3, 4)" in said, f"the ValueError of item() should name the shape (3, 4), it says {said!r}"
     assert "7" in repr(Tensor([7])), f"repr of a small tensor should show its numbers: {Tensor([7])!r}"
     assert "(3000, 2)" in repr(Tensor(np.zeros((3000, 2)))), "repr of a large tensor should show its shape"
 
@@ -203,7 +206,7 @@ def can_say_how_much_memory_an_array_holds():
     windows = np.lib.stride_tricks.sliding_window_view(table, (2, 2))
     for array, want, what in ((table, 25600, "an owner"), (table[3], 25600, "a row"), (table.T[1:][:, 2], 25600, "a view of a view"),
                               (table[3].copy(), 256, "a copy of a row"), (windows, 25600, "a window")):
-        got = held_bytes(array)
+        got = answer(held_bytes, array)
         assert got == want, f"{what} keeps {want} bytes alive, held_bytes says {got}"
 
 
@@ -232,9 +235,10 @@ def can_lift_a_function_to_tensors():
 def can_join_tensors():
     a, b, c = draw((2, 3, 4), 13), draw((2, 5, 4), 14), draw((2, 1, 4), 15)
     for axis in (1, -2):
-        agree(concat(Tensor(a), Tensor(b), Tensor(c), axis=axis), np.concatenate([a, b, c], axis=1), f"concat along axis {axis}")
-    agree(concat(a, 2 * a), np.concatenate([a, 2 * a]), "concat along axis 0, which is meant without a word")
-    agree(concat([1, 2], [3]), [1, 2, 3], "concat of lists")
+        joined = answer(concat, Tensor(a), Tensor(b), Tensor(c), axis=axis)
+        agree(joined, np.concatenate([a, b, c], axis=1), f"concat of shapes (2, 3, 4), (2, 5, 4) and (2, 1, 4) along axis {axis}")
+    agree(answer(concat, a, 2 * a), np.concatenate([a, 2 * a]), "concat of two arrays without axis=, which means axis 0,")
+    agree(answer(concat, [1, 2], [3]), [1, 2, 3], "concat([1, 2], [3])")
     assert not np.shares_memory(concat(Tensor(a)).data, a), "concat should make new memory, even of a single part"
     assert concat(Tensor(a, requires_grad=True), b[:, :3]).requires_grad, "what is joined should know its parts"
 
@@ -242,7 +246,8 @@ def can_join_tensors():
 def can_measure_all_distances_by_one_product():
     a, b = draw((5, 4), 14), draw((7, 4), 15)
     want = ((a[:, None, :].astype(np.float64) - b) ** 2).sum(axis=2)
-    agree(squared_distances(Tensor(a), Tensor(b)), want, "squared_distances", atol=1e-4)
+    got = answer(squared_distances, Tensor(a), Tensor(b))
+    agree(got, want, "squared_distances of tensors of shapes (5, 4) and (7, 4)", atol=1e-4)
     linked = squared_distances(Tensor(a, requires_grad=True), Tensor(b))
     assert linked.requires_grad, "the distances should know that they come from the rows"
 

@@ -1,12 +1,14 @@
 """What the capability tests share: whose code it is, where it failed, and how long it took. Runs in the child process."""
 
 import importlib
+import math
 import os
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -66,16 +68,40 @@ def place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
 
 
-def refused(function: Callable[[], object], *kinds: type[Exception]) -> str:
-    """The message of the exception that a wrong call must raise."""
+def answer(function: Callable, *inputs: object, **options: object) -> Any:
+    """What a call returns; an exception becomes a failure that shows the call."""
     try:
-        function()
-    except kinds as error:
-        return str(error)
+        return function(*inputs, **options)
+    except NotImplementedError:
+        raise                                            # not written yet: which call found that out does not matter
     except Exception as error:
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        raise AssertionError(f"{place(error)}expected {expected}, got {type(error).__name__}: {error}") from None
-    raise AssertionError(f"nothing was raised; expected {' or '.join(kind.__name__ for kind in kinds)}")
+        raise AssertionError(f"{place(error)}{call(function, *inputs, **options)} ends in {type(error).__name__}: {error}") from None
+
+
+def refused(kind: type[Exception], function: Callable, *inputs: object, what: str = "", **options: object) -> str:
+    """The message of the exception that a wrong call must raise."""
+    should = f"{what or call(function, *inputs, **options)} should end in a {kind.__name__}, it"
+    try:
+        got = function(*inputs, **options)
+    except kind as error:
+        return str(error)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{place(error)}{should} ends in {type(error).__name__}: {error}") from None
+    raise AssertionError(f"{should} gives {_shown(got)}")
+
+
+def call(function: Callable, *inputs: object, **options: object) -> str:
+    """`reshape_shape((24,), (0, -1))`: a call as a student would type it."""
+    given = [*map(_shown, inputs), *(f"{name}={_shown(value)}" for name, value in options.items())]
+    name = getattr(function, "__name__", "") or f"{type(function).__name__}(...)"
+    return f"{name}({', '.join(given)})"
+
+
+def _shown(x: object) -> str:
+    shape = getattr(x, "shape", ())
+    return f"array of shape {shape}" if math.prod(shape) > 12 else repr(x)
 
 
 def agree(got: object, want: object, what: str, atol: float = 1e-5, rtol: float = 1e-5) -> None:
@@ -108,7 +134,7 @@ def fast(ours: Callable[[], object], plain: Callable[[], object], what: str, tim
             break                                      # no disturbance explains that
     raise AssertionError(f"{what} took {best[1] * 1000:.1f} ms, plain NumPy takes {best[0] * 1000:.1f} ms: "
                          f"more than {times:g} times as long. Usual reasons: a Python loop over numbers, a needless copy, "
-                         f"a power such as x ** 3 instead of x * x * x")
+                         f"a NumPy function that is slow for such numbers: time its lines one by one")
 
 
 def _cpu_seconds(function: Callable[[], object]) -> float:

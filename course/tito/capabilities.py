@@ -2,7 +2,7 @@
 
 from course.checkpoints.run import Result, run
 from course.curriculum import Checkpoint, Module, checkpoints, find_module
-from course.tito import progress, show
+from course.tito import progress, show, stubs
 from course.tito.workspace import Workspace
 
 
@@ -13,6 +13,11 @@ def run_all(checkpoint: Checkpoint, workspace: Workspace, quiet: bool = False) -
 
 def passed(results: list[Result]) -> bool:
     return bool(results) and all(result.passed for result in results)
+
+
+def state(result: Result) -> str:
+    """passed, failed, or not written."""
+    return "passed" if result.passed else "not written" if stubs.waits(result.message) else "failed"
 
 
 def entry(results: list[Result]) -> dict:

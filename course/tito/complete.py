@@ -6,7 +6,7 @@ from course.build.run import CellResult
 from course.checkpoints.run import Result
 from course.curriculum import Checkpoint, Module
 from course.tito import capabilities, progress, tests_of
-from course.tito.exports import provisional_export
+from course.tito.exports import Exported, provisional_export
 from course.tito.failure import Failed
 from course.tito.validate import validate
 from course.tito.workspace import Workspace
@@ -20,9 +20,18 @@ def complete(workspace: Workspace, module: Module, say: Say) -> None:
     if module.export:
         with provisional_export(workspace, module) as exported:
             say("export", f"tinytorch.core.{module.export} is now {exported.imported}")
-            _prove_and_record(workspace, module, say)
+            try:
+                _prove_and_record(workspace, module, say)
+            except Failed as error:
+                raise Failed(error.message + _taken_back(module, exported)) from None
     else:
         _prove_and_record(workspace, module, say)
+
+
+def _taken_back(module: Module, exported: Exported) -> str:
+    if not exported.changed:
+        return ""
+    return f"\n      The export was taken back: tinytorch.core.{module.export} is again what it was before this command"
 
 
 def _validate(workspace: Workspace, module: Module, say: Say) -> None:

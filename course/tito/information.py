@@ -31,8 +31,10 @@ def versions() -> dict[str, str]:
 
 def paths(workspace: Workspace) -> dict[str, str]:
     import tinytorch
+    own = sorted(file.stem for file in workspace.core.glob("*.py")) if not workspace.is_checkout else []
     return {"workspace": f"{workspace.root} ({workspace.why})", "course": str(CODE),
-            "tinytorch": str(Path(tinytorch.__file__).parent), "python": sys.executable}
+            "tinytorch": str(Path(tinytorch.__file__).parent),
+            "your exports": f"{workspace.core} ({', '.join(own)}), imported first" if own else "none yet", "python": sys.executable}
 
 
 def threads() -> dict[str, str]:

@@ -23,6 +23,9 @@ OLDER = {
     "clean": ("older:clean", "`tito clean all` removes generated files."),
     "reset": ("older:reset", "`tito reset --confirm` forgets the recorded progress."),
 }
+# commands of a group that people type alone: the whole way to them
+WITHIN = {"doctor": "system doctor", "start": "module start", "complete": "module complete", "validate": "module validate",
+          "status": "module status", "timeline": "checkpoint timeline", "submit": "help workflow"}
 
 
 class Commands(click.Group):
@@ -40,6 +43,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
+            if args[0] in WITHIN:
+                raise click.UsageError(f"No such command '{args[0]}'. Did you mean `tito {WITHIN[args[0]]}`?", ctx)
             raise click.exceptions.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
 

@@ -33,6 +33,10 @@ class ModuleName(click.ParamType):
             self.fail(f"{module.slug} ({module.title}) is not in this course yet", param, ctx)
         return module
 
+    def get_missing_message(self, param, ctx=None):
+        from course.curriculum import modules
+        return "It is one of " + ", ".join(m.slug for m in modules() if m.ready)
+
     def shell_complete(self, ctx, param, incomplete):
         from course.curriculum import modules
         return [CompletionItem(m.slug, help=m.title) for m in modules()
@@ -55,6 +59,10 @@ class CheckpointName(click.ParamType):
         if not checkpoint.ready:
             self.fail(f"checkpoint {checkpoint.number} ({checkpoint.name}) is not in this course yet", param, ctx)
         return checkpoint
+
+    def get_missing_message(self, param, ctx=None):
+        from course.curriculum import checkpoints
+        return "It is one of " + ", ".join(f"{c.number} {c.name}" for c in checkpoints() if c.ready)
 
     def shell_complete(self, ctx, param, incomplete):
         from course.curriculum import checkpoints

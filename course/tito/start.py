@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from course.curriculum import Module
+import click
+import yaml
+
+from course.curriculum import ROOM, Module, find_module
 from course.tito import progress
 from course.tito.failure import Failed
 from course.tito.workspace import Workspace, built
@@ -67,6 +70,24 @@ def _place(source: Path, copy: Path) -> bool:
     finally:
         draft.unlink(missing_ok=True)
     return True
+
+
+def say_what_is_missing(workspace: Workspace, module: Module) -> None:
+    """Name the modules that this one imports and whose export is not in the student's framework."""
+    for other in needed(module):
+        if other.export and not workspace.is_checkout and not workspace.export(other).is_file():
+            word = "export" if workspace.notebook(other).is_file() else "start"
+            click.echo(f"{module.slug} needs {other.slug}, which is not in your framework yet: `tito module {word} {other.number}`")
+
+
+def needed(module: Module) -> list[Module]:
+    """The modules that module.yaml names as prerequisites."""
+    for kind in ("release", "source"):
+        file = ROOM / "modules" / kind / module.slug / "module.yaml"
+        if file.is_file():
+            document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            return [find_module(str(number)) for number in document.get("prerequisites") or []]
+    return []
 
 
 def lab_address(notebook: Path, environment: Mapping[str, str] = os.environ) -> str | None:

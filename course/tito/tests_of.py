@@ -5,7 +5,7 @@ import click
 from course.build.cells import SourceError
 from course.build.run import CellResult, run_notebook
 from course.curriculum import Module
-from course.tito import progress, show
+from course.tito import progress, show, stubs
 from course.tito.failure import Failed
 from course.tito.workspace import Workspace
 
@@ -38,7 +38,7 @@ def record(workspace: Workspace, module: Module, results: list[CellResult]) -> N
 
 def state(result: CellResult) -> str:
     """passed, failed, or not written: the code that the test is about still raises NotImplementedError."""
-    return "passed" if result.passed else "not written" if result.message.startswith("NotImplementedError") else "failed"
+    return "passed" if result.passed else "not written" if stubs.waits(result.message) else "failed"
 
 
 def print_table(results: list[CellResult]) -> None:
@@ -52,4 +52,5 @@ def print_table(results: list[CellResult]) -> None:
             click.echo("\n".join(f"  {line}" for line in r.message.splitlines()))
     reached, possible = points(results)
     waiting = sum(state(r) == "not written" for r in results)
-    click.echo(f"\n{reached:g} of {possible:g} points" + (f"; {waiting} tests wait for code that is not written yet" if waiting else ""))
+    tests = "1 test waits" if waiting == 1 else f"{waiting} tests wait"
+    click.echo(f"\n{reached:g} of {possible:g} points" + (f"; {tests} for code that is not written yet" if waiting else ""))

@@ -1,12 +1,14 @@
 """Is a notebook fit to be handed in? Compared with the released one: whole, no cell lost or doubled, everything written."""
 
 import re
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from course.build.cells import Cell, SourceError, read_cells
 from course.build.nbgrader_settings import CODE_STUB, TEXT_STUB
+from course.build.worker import without_magics
 from course.curriculum import Module
 from course.tito.failure import Failed
 from course.tito.workspace import Workspace, built
@@ -40,7 +42,8 @@ def validate(workspace: Workspace, module: Module) -> list[Finding]:
     except SourceError as error:
         return [Finding("failed", "-", str(error))]
     released = _released(module)
-    return [*_duplicates(cells), *_missing(cells, released), *_unwritten(cells, released), *_changed(cells, released)]
+    return [*_duplicates(cells), *_missing(cells, released), *_broken(cells), *_not_exported(cells, released),
+            *_unwritten(cells, released), *_changed(cells, released)]
 
 
 def _teaching_standard(module: Module) -> list[Finding]:
@@ -68,6 +71,27 @@ def _missing(cells: list[Cell], released: list[Cell]) -> list[Finding]:
     present = {cell.id for cell in cells}
     return [Finding("failed", cell.id, "is missing: undo its deletion (Edit > Undo Cell Operation), or copy it from a fresh notebook")
             for cell in released if cell.nbgrader.get("grade_id") and cell.id not in present]
+
+
+def _broken(cells: list[Cell]) -> list[Finding]:
+    """Graded code that is not Python. Lines such as %timeit are a notebook's own, but an exported cell is a file."""
+    found = []
+    for cell in cells:
+        if cell.is_code and cell.is_solution:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    compile(cell.source if cell.is_export else without_magics(cell.source), cell.id, "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:
+                line = getattr(error, "lineno", None) or 1
+                text = [*cell.source.split("\n"), ""][min(line, cell.source.count("\n") + 1) - 1].strip()
+                found.append(Finding("failed", cell.id, f"is not Python, line {line}: {getattr(error, 'msg', error)}: {text}"))
+    return found
+
+
+def _not_exported(cells: list[Cell], released: list[Cell]) -> list[Finding]:
+    exported = {cell.id for cell in released if cell.is_export}
+    return [Finding("failed", cell.id, "does not begin with #| export, so your framework would be without it: put that line back, "
+                                       "as the first one of the cell") for cell in cells if cell.id in exported and not cell.is_export]
 
 
 def _unwritten(cells: list[Cell], released: list[Cell]) -> list[Finding]:

@@ -58,7 +58,13 @@ def test_an_endless_loop_ends_with_the_time_and_says_which_cell(tmp_path):
     results = run_notebook(notebook(tmp_path, "# test\npass", "while True:\n    pass", "# test\npass"), timeout=2)
     assert time.monotonic() - began < 6
     assert [r.passed for r in results] == [True, False]
-    assert results[1].message == 'not reached: cell "b" did not come to its end: the time of 2 seconds was over'
+    began_at = 'not reached: cell "b" did not come to its end: the time of 2 seconds was over, in cell "b", line '
+    assert results[1].message in (f"{began_at}1", f"{began_at}2")
+
+
+def test_an_endless_function_is_named(tmp_path):
+    (result,) = run_notebook(notebook(tmp_path, "import time\ndef slow():\n    while True: time.sleep(1)", "# test\nslow()"), timeout=2)
+    assert result.message == 'the time of 2 seconds was over, in slow (cell "a", line 3)'
 
 
 @pytest.mark.parametrize(("cell", "says"), [

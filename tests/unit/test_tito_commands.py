@@ -80,6 +80,11 @@ def test_help_names_only_commands_that_exist():
         assert f"{first} {second}" in known or (first in known and not isinstance(known[first], click.Group)), f"tito {first} {second}"
 
 
+def test_the_whole_way_to_a_command_exists():
+    assert set(tito_main.WITHIN.values()) - {"help workflow"} <= set(every_command())
+    assert not set(tito_main.WITHIN) & {*COMMANDS, *OLDER}
+
+
 # ---------------------------------------------------------------- start
 
 def test_help_starts_fast():
@@ -113,6 +118,10 @@ def test_nothing_heavy_is_imported_for_help(words):
     ("checkpoint test 07", "not in this course yet"),
     ("modul status", "Did you mean"),
     ("module test", "Missing argument 'MODULE'"),
+    ("module test", "01_setup, 02_tensor"),
+    ("checkpoint test", "00 environment, 01 foundation, 02 intelligence"),
+    ("doctor", "`tito system doctor`"),
+    ("start 01", "`tito module start`"),
     ("module test 02 --jsn", "--json"),
     ("completion tcsh", "'tcsh'"),
     ("reset", "--confirm"),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,31 @@ def test_untouched_notebooks_score_nothing(student):
 
 
 @pytest.mark.parametrize("slug", ["01_setup", "02_tensor", "03_activations"])
+def test_what_is_not_written_is_not_called_failed(student, slug):
+    """Also where a test catches the exception and quotes it."""
+    for earlier in ("01_setup", "02_tensor"):
+        if earlier < slug:
+            student.hand_in(earlier)
+            assert student.tito("module", "export", earlier).returncode == 0
+    student.tito("module", "start", slug)
+    shown = student.tito("module", "test", slug)
+    assert shown.returncode == 1
+    assert "failed" not in shown.stdout
+    tests = shown.stdout.count("not written  ") + shown.stdout.count("not written\n")
+    assert f"{tests} tests wait for code that is not written yet" in shown.stdout
+    assert {row["module"]: row["state"] for row in json.loads(student.tito("test", "--json").stdout)}[slug] == "not written"
+
+
+def test_a_module_that_is_missing_is_named(student):
+    for words in (("module", "start", "02"), ("module", "test", "02")):
+        assert "02_tensor needs 01_setup, which is not in your framework yet: `tito module start 01`" in student.tito(*words).stdout
+    student.hand_in("01_setup")
+    assert "not in your framework yet: `tito module export 01`" in student.tito("module", "start", "02").stdout
+    student.tito("module", "export", "01")
+    assert "needs" not in student.tito("module", "start", "02").stdout
+
+
+@pytest.mark.parametrize("slug", ["01_setup", "02_tensor", "03_activations"])
 def test_solved_notebooks_score_everything(student, slug):
     for earlier in ("01_setup", "02_tensor"):
         if earlier < slug:
@@ -136,6 +162,16 @@ def test_export_makes_the_students_code_the_framework(student):
                           timeout=60).stdout
     assert said.startswith(f"{own}\nHello, world")
     assert "no change in" in student.tito("export", "01").stdout
+
+
+def test_export_names_what_is_not_written_yet(student):
+    student.hand_in("01_setup")
+    assert "not written" not in student.tito("module", "export", "01").stdout
+    student.hand_in("02_tensor")
+    assert "not written" not in student.tito("module", "export", "02").stdout, "Tensor.backward waits for module 06, not for the student"
+    student.hand_in("03_activations", json.dumps(releases()["03_activations"]))
+    said = student.tito("module", "export", "03").stdout
+    assert "7 functions are not written yet: relu, sigmoid, softmax, gelu, Activation.__init__, Activation.__call__, " in said
 
 
 def test_code_that_does_not_compile_is_refused_with_cell_and_line(student):
@@ -208,7 +244,11 @@ def test_an_untouched_notebook_is_not(student):
     (lambda cells: cells.remove(cell_with(cells, **SOLUTION)), "failed", "is missing"),
     (lambda cells: cells.append(dict(cell_with(cells, **SOLUTION), id="copy")), "failed", "is there 2 times"),
     (lambda cells: cells.remove(cell_with(cells, grade=True, solution=False)), "failed", "is missing"),
-    (lambda cells: cell_with(cells, grade=True, solution=False).update(source="pass"), "warning", "is locked but was changed")])
+    (lambda cells: cell_with(cells, grade=True, solution=False).update(source="pass"), "warning", "is locked but was changed"),
+    (lambda cells: cell_with(cells, **SOLUTION).update(source="#| export\ndef f():\n    return ((1\n"), "failed", "line 3"),
+    (lambda cells: cell_with(cells, **SOLUTION).update(source="def f(): return 1"), "failed", "does not begin with #| export"),
+    (lambda cells: cell_with(cells, **SOLUTION).update(source="import math\n#| export\ndef f(): return 1"), "failed", "as the first one"),
+    (lambda cells: cell_with(cells, **SOLUTION).update(source="#| export\n%timeit 1\ndef f(): return 1"), "failed", "%timeit 1")])
 def test_lost_doubled_and_changed_cells(student, change, level, said):
     student.hand_in("01_setup")
     student.edit("01_setup", change)
@@ -260,6 +300,8 @@ def refused(student, slug: str, said: str) -> None:
     assert "nothing was recorded" in shown.stderr
     assert student.progress == recorded
     assert {path.name: path.read_text() for path in core.glob("*.py")} == before
+    exported = "export " in shown.stdout
+    assert ("The export was taken back" in shown.stderr) == exported
 
 
 def test_an_unwritten_cell_stops_it(student):
@@ -296,6 +338,25 @@ def test_the_courses_stubs_do_not_count(student):
     assert "failed" in student.tito("checkpoint", "status").stdout
 
 
+def test_a_checkpoint_says_what_is_not_written(student):
+    student.hand_in("01_setup", json.dumps(releases()["01_setup"]))
+    student.tito("module", "export", "01")
+    shown = student.tito("checkpoint", "test", "00")
+    assert shown.returncode == 1
+    assert re.search(r"can standardize along any axis +not written", shown.stdout)
+    assert re.search(r"Not yet: \d of 14 not written$", shown.stdout.strip()), shown.stdout
+    assert "utils.py, line" in shown.stdout
+
+
+def test_a_checkpoint_shows_the_call_that_failed(student):
+    student.hand_in("01_setup")
+    student.edit("01_setup", lambda cells: cell_with(cells, grade_id="broadcast-shape").update(
+        source="#| export\ndef broadcast_shape(a, b):\n    return np.broadcast_shapes(a, b)\n"))
+    student.tito("module", "export", "01")
+    said = student.tito("checkpoint", "test", "00").stdout
+    assert "the ValueError of broadcast_shape((0,), (2,)) should say 'shapes (0,) and (2,) do not fit: 0 against 2'" in said
+
+
 def test_another_persons_code_on_the_path_does_not_count(student, tmp_path):
     shutil.copytree(REPO / "tinytorch", tmp_path / "other" / "tinytorch")
     shown = student.tito("checkpoint", "test", "01", PYTHONPATH=f"{tmp_path / 'other'}{os.pathsep}{student.edition}")
@@ -317,7 +378,8 @@ def test_own_exports_count_and_are_remembered(student):
 
 
 @pytest.mark.parametrize(("code", "said"), [
-    ("import os; os._exit(0)", "ended with exit code 0"), ("while True: pass", "seconds was over"), ("1 / 0", "utils.py, line"),
+    ("import os; os._exit(0)", "ended with exit code 0"), ("1 / 0", "utils.py, line"),
+    ("while True: pass", "seconds was over, in hello_tinytorch (utils.py, line"),
     ("import sys; sys.exit()", "SystemExit")])
 def test_exports_that_end_the_process_fail_the_checkpoint(student, code, said, monkeypatch):
     from course.checkpoints.run import run
@@ -380,6 +442,11 @@ def test_the_edition_is_no_checkout(student):
     where = json.loads(student.tito("system", "info", "--json").stdout)["paths"]
     assert where["course"] == str(student.edition)
     assert where["tinytorch"].startswith(str(student.edition))
+    assert where["your exports"] == "none yet"
+    student.hand_in("01_setup")
+    student.tito("module", "export", "01")
+    where = json.loads(student.tito("system", "info", "--json").stdout)["paths"]
+    assert where["your exports"] == f"{student.home / 'tinytorch' / 'core'} (utils), imported first"
 
 
 def test_solved_differs_from_released():

@@ -33,8 +33,8 @@ def matmul_shape(a, b):
 def reshape_shape(old, shape):
     """The shape after a reshape, with its -1 filled in; ValueError if the numbers do not fit."""
     size, given = math.prod(old), math.prod(n for n in shape if n != -1)
-    filled = tuple(size // max(given, 1) if n == -1 else n for n in shape)
-    if math.prod(filled) != size or shape.count(-1) > 1:
+    filled = tuple(size // given if n == -1 and given else n for n in shape)
+    if math.prod(filled) != size or shape.count(-1) > 1 or -1 in filled:
         raise ValueError(f"cannot reshape {old} into {shape}: it holds {size} numbers")
     return filled
 
@@ -147,8 +147,7 @@ div = op(np.divide, "div", broadcast_shape)
 power = op(lambda a, b: a ** (b.item() if b.ndim == 0 else b), "power", broadcast_shape)
 matmul = op(np.matmul, "matmul", matmul_shape)
 neg, exp, log, sqrt = op(np.negative, "neg"), op(np.exp), op(np.log), op(np.sqrt)
-reduce_sum = op(np.ndarray.sum, "reduce_sum")
-reduce_mean = op(np.ndarray.mean, "reduce_mean")
+reduce_sum, reduce_mean = op(np.ndarray.sum, "reduce_sum"), op(np.ndarray.mean, "reduce_mean")
 reduce_max = op(np.ndarray.max, "reduce_max")
 reshape = op(lambda x, *, shape: x.reshape(shape), "reshape", reshape_shape)
 transpose = op(lambda x, *, axes=None: x.transpose(axes), "transpose")

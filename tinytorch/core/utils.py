@@ -33,11 +33,12 @@ def standardize(x, *, axis):
     """x with mean 0 and standard deviation 1 along an axis; 0 where all numbers along it are equal."""
     centred = x - x.mean(axis=axis, keepdims=True)
     spread = x.std(axis=axis, keepdims=True)
-    return centred / np.where(spread > 0, spread, 1)
+    equal = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
+    return centred / np.where(equal, 1, spread)
 
 
 def broadcast_shape(a, b):
-    """The shape in which arrays of shapes a and b meet; ValueError naming the two sizes that clash."""
+    """The shape in which arrays of shapes a and b meet; ValueError naming both and the two sizes that clash."""
     pairs = list(zip_longest(reversed(a), reversed(b), fillvalue=1))
     for m, n in pairs:
         if m != n and 1 not in (m, n):

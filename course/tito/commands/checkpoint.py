@@ -114,12 +114,14 @@ def test(checkpoint: Checkpoint, verbose: bool, as_json: bool) -> None:
 def _print_results(checkpoint: Checkpoint, results, passed: bool, verbose: bool) -> None:
     from course.tito import capabilities
     columns = ["capability", "result", *(["ms"] if verbose else [])]
-    show.table(columns, [(r.capability, "passed" if r.passed else "failed", *([f"{r.seconds * 1000:.0f}"] if verbose else []))
+    show.table(columns, [(r.capability, capabilities.state(r), *([f"{r.seconds * 1000:.0f}"] if verbose else []))
                          for r in results], right=["ms"])
     if verbose:
         for r in results:
             if r.printed:
                 click.echo(f"\n{r.capability} printed:\n{r.printed.rstrip()}")
     capabilities.print_failures(results)
-    answer = "Yes" if passed else f"Not yet: {sum(not r.passed for r in results)} of {len(results)} fail"
+    states = [capabilities.state(r) for r in results]
+    counts = [f"{states.count(word)} of {len(results)} {word}" for word in ("failed", "not written") if word in states]
+    answer = "Yes" if passed else f"Not yet: {', '.join(counts)}"
     click.echo(f"\n{checkpoint.number} {checkpoint.question} {answer}")

@@ -32,7 +32,7 @@ def start(module: Module, reference: bool) -> None:
       tito module start 02
     """
     from course.tito.reference import offered
-    from course.tito.start import lab_address
+    from course.tito.start import lab_address, say_what_is_missing
     from course.tito.start import start as put_there
     workspace = find()
     if reference:
@@ -45,6 +45,7 @@ def start(module: Module, reference: bool) -> None:
         click.echo(f"kept   {workspace.short(path)}   (it was there; nothing was overwritten)")
     address = lab_address(done.notebook)
     click.echo(f"Open {address}" if address else f"Open it:  jupyter lab {done.notebook}")
+    say_what_is_missing(workspace, module)
     if offered(module):
         click.echo(f"The reference is open: `tito module start {module.number} --reference` takes it in place of your export")
 
@@ -111,6 +112,7 @@ def run_tests(module: Module, as_json: bool = False) -> None:
     from dataclasses import asdict
 
     from course.tito import tests_of
+    from course.tito.start import say_what_is_missing
     workspace = need()
     results = tests_of.run(workspace, module, quiet=as_json)
     tests_of.record(workspace, module, results)
@@ -118,6 +120,7 @@ def run_tests(module: Module, as_json: bool = False) -> None:
         show.as_json([asdict(r) for r in results])
     else:
         tests_of.print_table(results)
+        say_what_is_missing(workspace, module)
     if not all(r.passed for r in results):
         raise check_failed()
 
@@ -131,6 +134,7 @@ def export(module: Module) -> None:
     Example:
       tito module export 02
     """
+    from course.tito import stubs
     from course.tito.exports import export as put_into_framework
     workspace = need()
     done = put_into_framework(workspace, module)
@@ -138,6 +142,9 @@ def export(module: Module) -> None:
         state["modules"].setdefault(module.number, {})["exported"] = progress.now()
     click.echo(f"{'wrote' if done.changed else 'no change in'} {workspace.short(done.path)}")
     click.echo(f"tinytorch.core.{module.export} is imported from {done.imported}")
+    unwritten = stubs.functions(done.path.read_text(encoding="utf-8"))
+    if unwritten:
+        click.echo(f"{len(unwritten)} {'function is' if len(unwritten) == 1 else 'functions are'} not written yet: {', '.join(unwritten)}")
     if done.imported.resolve() != done.path.resolve():
         click.echo(f"tito: that is not the file just written ({done.path})", err=True)
         raise check_failed()

@@ -42,18 +42,20 @@ def _test_all(as_json: bool) -> None:
         try:
             results = tests_of.run(workspace, module, quiet=as_json)
         except Failed as error:
-            rows.append({"module": module.slug, "points": None, "of": None, "failed": [error.message]})
+            rows.append({"module": module.slug, "points": None, "of": None, "state": "failed", "failed": [error.message]})
             continue
         tests_of.record(workspace, module, results)
         reached, possible = tests_of.points(results)
-        rows.append({"module": module.slug, "points": reached, "of": possible,
-                     "failed": [r.grade_id for r in results if not r.passed]})
+        states = {tests_of.state(r) for r in results}
+        rows.append({"module": module.slug, "points": reached, "of": possible, "state": next(
+            word for word in ("failed", "not written", "passed") if word in states),
+            "failed": [r.grade_id for r in results if not r.passed]})
     if as_json:
         show.as_json(rows)
     else:
         show.table(["module", "points", "result", "first failure"],
                    [(r["module"], "-" if r["of"] is None else f"{r['points']:g}/{r['of']:g}",
-                     "failed" if r["failed"] else "passed", r["failed"][0] if r["failed"] else "") for r in rows], right=["points"])
+                     r["state"], r["failed"][0] if r["failed"] else "") for r in rows], right=["points"])
     if any(r["failed"] for r in rows):
         raise check_failed()
 

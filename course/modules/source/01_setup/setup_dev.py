@@ -16,8 +16,9 @@
 #
 # **How do a million numbers move through memory, and why do we never loop over them in Python?**
 #
-# You write small functions about shapes, time and memory. At the end they recognise handwritten digits, and they stay
-# in your framework as `tinytorch.core.utils`. 180 minutes. Needed: Python functions (also as arguments), tuples,
+# You write small functions about shapes, time and memory; checkpoint 00 times them, so none may loop over the numbers
+# of an array. At the end they recognise handwritten digits, and they stay in your framework as
+# `tinytorch.core.utils`. 180 minutes. Needed: Python functions (also as arguments), tuples,
 # lists, slices.
 #
 # Below each **TODO** is a cell with a line `raise NotImplementedError(...)`. Put your code in its place, press
@@ -94,7 +95,8 @@ def test_hello(version, want, *name):
     try: got = hello_tinytorch(*name)
     finally: tinytorch.__version__ = real
     why = "(None: printed, not returned. Another version: typed in, not looked up at the time of the call)"
-    assert got == want, f"hello_tinytorch{name} in version {version} should return\n{want!r}, yours\n{got!r}\n{why}"
+    call = f"hello_tinytorch({', '.join(map(repr, name))})"
+    assert got == want, f"{call} in version {version} should return\n{want!r}, yours\n{got!r}\n{why}"
 test_hello("0.1.0", "Hello, Ada. This is TinyTorch 0.1.0.", "Ada")
 test_hello("7.8.9", "Hello, world. This is TinyTorch 7.8.9.")
 ### BEGIN HIDDEN TESTS
@@ -108,7 +110,7 @@ test_hello("2.0", "Hello, Grace. This is TinyTorch 2.0.", "Grace")
 #
 # This copies the cells that begin with `#| export` into `tinytorch/core/utils.py` of your workspace, unfinished ones
 # as stubs that raise an error. Then run the next cell: it imports your own file. Repeat both after each step. `tito
-# module test 01` runs all tests at once.
+# module test 01` runs all tests.
 
 # %% nbgrader={"grade": false, "grade_id": "hello-import", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import importlib
@@ -117,7 +119,7 @@ import tinytorch.core.utils as mine
 importlib.invalidate_caches()               # the file may be younger than this kernel
 mine = importlib.reload(mine)
 try: print(mine.hello_tinytorch("Ada"))
-except NotImplementedError: print("this is still the course's stub: export first")
+except NotImplementedError: print("in this file it is not written yet: write it, save, export")
 print(mine.__file__)
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "check-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
@@ -138,7 +140,7 @@ print(mine.__file__)
 # message names, try the expression in a cell of your own, and correct.
 #
 # <details><summary>Hint, after five minutes of trying</summary>
-# Guess. A wrong guess is free, and the test tells where to read.</details>
+# Guess. It is free, and the test tells where to read.</details>
 
 # %% nbgrader={"grade": false, "grade_id": "numpy-check", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def numpy_check():
@@ -208,13 +210,11 @@ print("two pixels of 250, averaged as uint8:", (np.uint8([250]) + np.uint8([250]
 # | | |
 # |---|---|
 # | `*` | what follows is given by name: `repeat=3` |
-# | `function` | called without arguments, exactly `repeat` times |
+# | `function` | called without arguments, exactly `repeat` times, at least once |
 # | `clock` | called just before and just after each call of `function`; returns seconds since some moment |
 # | returns | the shortest of the times in milliseconds (thousandths of a second) |
 # | example | calls that take 3, 2 and 4 seconds with `repeat=3` give 2000 |
 # | limits | the clock may stand at 1,000,000 or at -5 when you start: only its differences count |
-#
-# The tests turn a clock by hand, so no points hang on the speed of a machine.
 #
 # <details><summary>Hint, after five minutes of trying</summary>
 # What must you remember before a call to know its length after it? What do you keep from one call to the next, and
@@ -300,7 +300,7 @@ print(f"NumPy, one call of a million     {best_ms(million.sum):7.2f} ms")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "calls-question", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # **Question 1 (150 to 300 words, 6 points).** A colleague says: "NumPy is fast because it is written in C." Explain
 # your four lines to her: split the time into a cost per call and a cost per number. Then decide: her program
-# normalizes 60,000 images of 784 pixels with one NumPy call each, once, and then trains for 20 minutes. What would a
+# normalizes 60,000 images of 784 pixels, one NumPy call per image, and then trains for 20 minutes. What would a
 # single call save, and is that worth an hour of her time?
 #
 # | points | for |
@@ -335,22 +335,24 @@ print(f"NumPy, one call of a million     {best_ms(million.sum):7.2f} ms")
 # | `.sum(axis=1)` | `[6, 15]` | `(2,)` |
 # | `.sum(axis=1, keepdims=True)` | `[[6], [15]]` | `(2, 1)` |
 #
-# ### TODO 1.4: `standardize(x, *, axis)`, about 3 lines
+# ### TODO 1.4: `standardize(x, *, axis)`, about 4 lines
 #
 # Makes numbers of different units comparable. By hand: `[1, 3]` has mean 2 and standard deviation (`.std`, the
 # typical distance from the mean) 1, so it becomes `[-1, 1]`.
 #
 # | | |
 # |---|---|
-# | `x` | float array, any shape and magnitude |
+# | `x` | float array, any shape; numbers of size 1e-9 to 1e9, and 0 |
 # | `axis` | along it, the mean becomes 0 and the standard deviation 1 |
 # | returns | a new array of the same shape and dtype; `x` stays as it was |
 # | example | `[[1, 3], [5, 5]]` with `axis=1` gives `[[-1, 1], [0, 0]]`, with `axis=0` `[[-1, -1], [1, 1]]` |
+# | small | `[1e-9, 3e-9]` gives `[-1, 1]` too |
 # | limits | equal numbers along the axis, as in the empty corner of all our images, give 0, not nan (0 / 0) |
+# | nasty case | `[0.1] * 7` gives 0 too (to 1e-6), although rounding makes its float32 `.std()` 7e-9 |
 #
 # <details><summary>Hint, after five minutes of trying</summary>
-# Which shape must the means have so that each row meets its own? By which number may you divide a row of zeros
-# without changing it? One NumPy function chooses between two arrays, place by place.</details>
+# Which shape must the means have so that each row meets its own? How do largest and smallest number tell that all are
+# equal, and by what may you divide then? One NumPy function chooses between two arrays, place by place.</details>
 
 # %% nbgrader={"grade": false, "grade_id": "standardize", "locked": false, "schema_version": 3, "solution": true, "task": false}
 #| export
@@ -359,19 +361,25 @@ def standardize(x, *, axis):
     ### BEGIN SOLUTION
     centred = x - x.mean(axis=axis, keepdims=True)
     spread = x.std(axis=axis, keepdims=True)
-    return centred / np.where(spread > 0, spread, 1)
+    equal = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
+    return centred / np.where(equal, 1, spread)
     ### END SOLUTION
 
 # %% nbgrader={"grade": true, "grade_id": "test-standardize-by-hand", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 def test_standardize(x, axis, want):
     with np.errstate(all="ignore"):
         got = standardize(np.float32(x), axis=axis)
-    why = "(nan? 0 / 0 in a row of equal numbers. Right but for a factor? The divisor. Else: which mean met which row?)"
+    why = ("(Equal numbers: nan? 0 / 0. Or 1? Their deviation is rounded, and not 0. Other numbers:\n"
+           "Right but for a factor? The divisor. inf, or all wrong? which mean met which row?)")
     right = np.shape(got) == np.shape(want) and np.allclose(got, want, atol=1e-3)
     assert right, f"{x} with axis={axis} should give\n{want}, yours gives\n{got}\n{why}"
 test_standardize([[1, 3], [5, 5]], 1, [[-1, 1], [0, 0]])
 test_standardize([[1, 3], [5, 5]], 0, [[-1, -1], [1, 1]])
+test_standardize([[1e-9, 3e-9]], 1, [[-1, 1]])
+test_standardize([[0.1] * 7], 1, [[0] * 7])
 ### BEGIN HIDDEN TESTS
+test_standardize([[-0.7]] * 10, 0, [[0]] * 10)
+test_standardize([[2e-8, 8e8], [2e-9, 4e8]], 0, [[1, 1], [-1, -1]])
 test_standardize([[7, 7, 7], [0, 0, 3]], 1, [[0, 0, 0], [-0.7071, -0.7071, 1.4142]])
 test_standardize([[2, 8], [2, 4], [2, 6]], 0, [[0, 1.2247], [0, -1.2247], [0, 0]])
 ### END HIDDEN TESTS
@@ -422,17 +430,19 @@ print("all right, but the mean error is", abs(predicted - target).mean(), "from 
 # | `a`, `b` | shapes, tuples of any length |
 # | returns | the tuple of sizes in which arrays of these shapes meet; no array is made |
 # | example | `(2, 3, 4)` and `(3, 1)` give `(2, 3, 4)`; `(3, 1)` and `(4,)` give `(3, 4)`; `()` and `(2,)` give `(2,)` |
-# | error | `(2, 3)` and `(2,)`: `ValueError` whose text contains `3 against 2`, the sizes that clash, `a` first |
-# | limits | a 1 gives way to a 0 too: `(3, 1)` and `(0,)` give `(3, 0)`, an empty batch |
+# | error | `ValueError`: `shapes (2, 3) and (2,) do not fit: 3 against 2`, with a size of `a` first; of several clashes any |
+# | limits | a 1 gives way to a 0 too: `(3, 1)` and `(0,)` give `(3, 0)`, no numbers at all |
+#
+# `zip_longest("abc", "x", fillvalue="-")` gives the pairs `("a", "x")`, `("b", "-")`, `("c", "-")`.
 #
 # <details><summary>Hint, after five minutes of trying</summary>
-# A function imported at the top pairs two tuples and fills up the shorter one: at which end, and with what? Which
-# order of the sizes brings the last ones together?</details>
+# With what must the shorter shape be filled up, and at which end? Which order of the sizes brings the last ones
+# together?</details>
 
 # %% nbgrader={"grade": false, "grade_id": "broadcast-shape", "locked": false, "schema_version": 3, "solution": true, "task": false}
 #| export
 def broadcast_shape(a, b):
-    """The shape in which arrays of shapes a and b meet; ValueError naming the two sizes that clash."""
+    """The shape in which arrays of shapes a and b meet; ValueError naming both and the two sizes that clash."""
     ### BEGIN SOLUTION
     pairs = list(zip_longest(reversed(a), reversed(b), fillvalue=1))
     for m, n in pairs:
@@ -458,9 +468,10 @@ for seed in range(20):
 ### END HIDDEN TESTS
 
 # %% nbgrader={"grade": true, "grade_id": "test-broadcast-clash", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-def test_clash(a, b, want):
+def test_clash(a, b, sizes):
     try: got = broadcast_shape(a, b)
     except Exception as error: got = error
+    want = f"shapes {a} and {b} do not fit: {sizes}"
     assert isinstance(got, ValueError), f"{a} and {b} should raise a ValueError with {want!r}, yours gives {got!r}"
     assert want in str(got), f"{a} and {b}: the ValueError should say {want!r}, yours says {str(got)!r}"
 test_clash((2, 3), (2,), "3 against 2")
@@ -483,11 +494,13 @@ test_clash((6, 1, 5), (7, 4, 1), "6 against 7")
 #
 # | | |
 # |---|---|
-# | `labels` | array of integers, any shape |
+# | `labels` | array of integers, any shape, at least one |
 # | `classes` | their number; classes count from 0 |
 # | returns | float32 array of shape `labels.shape + (classes,)` |
 # | example | `[2, 0]` with 3 classes gives `[[0, 0, 1], [1, 0, 0]]` |
-# | error | a label below 0 or above `classes - 1`: `ValueError`, its text contains that label |
+# | error | a label below 0 or above `classes - 1`: `ValueError`, its text contains that label (of several, any one) |
+#
+# `x[(x > 5) | (x == 0)]` picks the numbers that are above 5 or 0; `x.astype(np.uint8)` is a copy of another dtype.
 #
 # <details><summary>Hint, after five minutes of trying</summary>
 # How do you hang an axis of size 1 behind an array of any shape? What comes out when you compare a column with a
@@ -534,7 +547,7 @@ test_outside([[1, 0], [0, 12]], 10, 12); test_outside([1, -7], 2, -7)
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "sum-todo", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Broadcasting copies a number to many places. The way back **adds up what stands in those places**. It gives totals
-# per row, per column or overall by one rule, and in module 06 it carries gradients.
+# per row, per column or overall by one rule, and module 06 is built on it.
 #
 # ### TODO 1.7: `sum_to_shape(x, shape)`, about 2 lines
 #
@@ -624,7 +637,7 @@ print(x)                     # the cure where this is not wanted: x[:2, :2].copy
 # |---|---|
 # | `images` | array of shape `(n, height, width)`, stored in one piece |
 # | `size` | side of a tile; divides height and width (already checked) |
-# | returns | `(n, height / size, width / size, size, size)`: `[i, r, c]` is the tile in row r, column c of image i |
+# | returns | `(n, height // size, width // size, size, size)`: `[i, r, c]` is the tile in row r, column c of image i |
 # | example | `[[[0, 1, 2, 3], [4, 5, 6, 7]]]` with `size=2` gives `[[[[[0, 1], [4, 5]], [[2, 3], [6, 7]]]]]` |
 # | limits | a view: `np.shares_memory(images, tiles(images, size))`, and `images` keeps its shape |
 #
@@ -732,9 +745,9 @@ street = None      # gives the memory back
 # %% [markdown] nbgrader={"grade": false, "grade_id": "use-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## Use it: three ways to look at a digit (10 minutes)
 #
-# First contact again, now with your functions. The sums per class are a product of one-hot rows and images. We
-# compare plain pixels, the means of 2 x 2 tiles, and pixels standardized per image, each also on unseen digits at
-# half their brightness. Last in each line: the array of all differences.
+# First contact again, now with your functions. `@` multiplies matrices (module 02): one-hot rows times images are the
+# sums per class. We compare plain pixels, the means of 2 x 2 tiles, and pixels standardized per image, each also on
+# unseen digits at half their brightness. Last in each line: the array of all differences.
 
 # %% nbgrader={"grade": false, "grade_id": "use-it", "locked": true, "schema_version": 3, "solution": false, "task": false}
 def class_averages(x, labels):
@@ -764,7 +777,8 @@ for look in [pixels, tiled, standard]:
 # measure with a baseline. **Where it returns:** `one_hot` in losses (05), `sum_to_shape` in the backward pass (06),
 # `tiles` in pooling (09), `best_ms` and `memory_bytes` wherever we measure.
 #
-# Finish with `tito module complete 01`: it tests, exports, runs checkpoint 00 and records it. Then submit.
+# Finish with `tito module complete 01`: it tests, exports, runs checkpoint 00 and records it. In a class, then submit:
+# Nbgrader > Assignment List.
 #
 # Two harder tasks, without points:
 #
