@@ -59,14 +59,14 @@ def of_tests(instructors: Mapping[str, Any], submit: Callable[[Cells, int | None
         if places.keys() == tests:
             break
         listed = cells(instructors["cells"], instructors, dict.fromkeys(tests, place))
-        passed = [_passing(listed, submit(listed, seed)) for seed in seeds]
+        passed = [passing(listed, submit(listed, seed)) for seed in seeds]
         places = {**dict.fromkeys(set.intersection(*passed), place), **places}
     places = {**dict.fromkeys(tests, "inside"), **places}
     write(file, json.dumps(places, indent=1).encode())
     return places
 
 
-def _passing(listed: Cells, result: Result) -> set[str]:
+def passing(listed: Cells, result: Result) -> set[str]:
     outputs = json.loads(result.outputs.get("cells.json", b"{}"))
     return {cell["name"] for cell in listed if cell["kind"] == "test" and cell["id"] in outputs
             and not any(output["output_type"] == "error" for output in outputs[cell["id"]])}
