@@ -66,7 +66,7 @@ def prepared(converter: Any, exporter: Any, execute: Any, path: str) -> tuple[Jo
 
 
 class Progress:
-    """How many are done and how long the rest will take: a line that renews itself on a terminal, else one every few seconds."""
+    """How many are done and how long the rest will take: a line that renews itself on a terminal, else one each second."""
 
     def __init__(self, total: int, out: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.total, self.out, self.clock = total, out or sys.stderr, clock
@@ -84,7 +84,7 @@ class Progress:
     def done(self, verdict: str) -> None:
         with self.lock:
             self.verdicts[verdict] += 1
-            if self.clock() - self.said > (0.2 if self.out.isatty() else 5):
+            if self.clock() - self.said > (0.2 if self.out.isatty() else 1):
                 self.say()
 
     def say(self) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 from pathlib import Path
 
+import autograde_all
 import nbgrader.apps.api
 import nbgrader.server_extensions.formgrader
 from jupyter_server.base.handlers import JupyterHandler
@@ -37,7 +38,7 @@ class ToFormgrader(JupyterHandler):
 
 
 class Links(JupyterHandler):
-    """nbgrader's utils.js, which every page loads, with its links to files and folders leading into this server's Lab."""
+    """nbgrader's utils.js, which every page loads, with links into this server's Lab and with what we add to the pages."""
 
     def get(self):
         script = Path(nbgrader.server_extensions.formgrader.__file__).parent / "static" / "js" / "utils.js"
@@ -45,7 +46,7 @@ class Links(JupyterHandler):
         for place in ("/notebooks/", "/edit/", "/tree/"):
             text = text.replace(f'"{place}"', 'base_url + "/lab/tree/"')
         self.set_header("Content-Type", "text/javascript")
-        self.finish(text + NAME_THE_CLASS.replace("CLASS", json.dumps(os.environ["COURSE_ID"])))
+        self.finish(text + autograde_all.SCRIPT + NAME_THE_CLASS.replace("CLASS", json.dumps(os.environ["COURSE_ID"])))
 
 
 class AsksForFormgrader(PathMatches):
