@@ -40,7 +40,8 @@ class Run:
             elif " submissions run in " in line:
                 self.summary = line
             elif problem := PROBLEM.search(line):
-                self.problems.append(problem[2])
+                nothing = problem[2].startswith("No notebooks were matched")
+                self.problems.append("There is no submission to grade: collect first" if nothing else problem[2])
             elif STEP.search(line):
                 self.marked += 1
                 self.line = f"writing marks: {self.marked}"
@@ -87,7 +88,8 @@ document.addEventListener("DOMContentLoaded", function () {
   $(".breadcrumb").after($("<div/>").css("margin-bottom", "1em").append(button, said, problems));
   $("#collapseOne .panel-body").text("Autograde all grades every submission that is new, in parallel. " +
                                      "The icon in a row grades that student's submission again.");
-  const look = () => $.ajax({url: url, dataType: "json", headers: {"X-XSRFToken": getCookie("_xsrf")}});   // the hub asks for it of a GET, too
+  // the hub asks a GET for the token, too
+  const look = () => $.ajax({url: url, dataType: "json", headers: {"X-XSRFToken": getCookie("_xsrf")}});
   function show(state) {
     said.text(state.line);
     problems.empty().append(state.problems.map(text => $("<li/>").text(text)));
