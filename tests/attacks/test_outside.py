@@ -105,6 +105,8 @@ SPIES = {
     "code of a callback": "def f(g): return str(g.__code__.co_consts)",
     "closure of a callback": "def f(g): return g.__closure__[0].cell_contents",
     "class of a callback": "def f(g): return str(type(g).__mro__) + str(g.__class__.__subclasses__())",
+    "private attributes of a witness": "def f(g): return str(g.__dict__) + str(g._secret) + str(g.__class__.__init__.__globals__)",
+    "globals of a witness's method": "def f(g): return str(g.look.__func__.__globals__) + str(g.look.__self__)",
     "self of a bound method": "def f(g): return g.__self__",
     "an exception's frames": "def f(g):\n  try: g('not a number')\n  except Exception as error:\n    frame = error.__traceback__\n    names = []\n"
                              "    while frame:\n      names += [str(frame.tb_frame.f_locals), str(frame.tb_frame.f_globals.get('SECRET'))]\n"
@@ -114,7 +116,9 @@ SPIES = {
 
 @pytest.mark.parametrize("name", SPIES)
 def test_a_callback_can_be_called_and_not_searched(grade, name):
-    test = ("SECRET = 'only the test knows'\ndef g(x):\n    return len(SECRET) + x\n"
+    test = ("SECRET = 'only the test knows'\n" + (
+            "class Witness:\n    def __init__(self): self._secret = SECRET\n    def look(self): return 1\ng = Witness()\n" if "witness" in name
+            else "def g(x):\n    return len(SECRET) + x\n") +
             "try: print('found', f(g))\nexcept Exception as error: print(type(error).__name__, error)")
     graded = grade({"f": SPIES[name], "test_f": test}, where="outside")
     assert "only the test knows" not in graded.text("test_f")

@@ -50,6 +50,8 @@ def late(): raise Late(3)
 def fail(kind, *arguments): raise kind(*arguments)
 def fill(x, value): x[...] = value
 def view(x): return x[1:, ::2]
+def step_twice(notes, x): return notes.step(x) + notes.step(x)
+def peek(notes): return notes.__dict__
 def halves(n):
     while n > 1:
         n //= 2
@@ -177,6 +179,17 @@ def test_what_is_no_longer_held_is_let_go():
     near.name("same")(0)
     assert len(far.exported) < 15
     assert len(far.arrays) < 5
+
+
+def test_an_object_of_a_tests_own_class_may_be_used(near):
+    """As a test cell defines one: its class belongs to __main__."""
+    space = {"__name__": "__main__"}
+    exec("class Notes:\n    def __init__(self): self.seen = []\n    def step(self, x): self.seen.append(x); return len(self.seen)", space)
+    notes = space["Notes"]()
+    near.name("step_twice")(notes, 7)
+    assert notes.seen == [7, 7]
+    with pytest.raises(AttributeError):
+        near.name("peek")(notes)
 
 
 def test_what_passes_through_stays_known(near):
