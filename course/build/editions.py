@@ -29,7 +29,7 @@ def student(releases: dict[str, str]) -> Tree:
     for name in ("course/__init__.py", "course/curriculum.py", "course/curriculum.yml", "bin/tito",
                  *(f"course/build/{name}" for name in BUILD_FILES)):
         tree[name] = (REPO / name).read_bytes()
-    for room in ("course/tito", "course/checkpoints"):
+    for room in ("course/tito", "course/checkpoints", "course/recipes"):
         tree |= _folder(REPO / room, room)
     for module in framework.available():
         folder = f"course/modules/release/{module.slug}"

@@ -58,9 +58,9 @@ def where(path: Path, cell: Cell, line: int = 1) -> str:
 
 
 def defined_names(source: str) -> list[str]:
-    """Functions and classes that a piece of code defines at its top level."""
+    """Functions and classes that a piece of code defines at its top level; `_` names nothing, it is a rule of an op."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return [node.name for node in ast.parse(source).body if isinstance(node, kinds)]
+    return [node.name for node in ast.parse(source).body if isinstance(node, kinds) and node.name != "_"]
 
 
 def _refuse_broken(cell: Cell, path: Path) -> None:

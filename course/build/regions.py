@@ -68,12 +68,14 @@ def indented(text: str, indent: str) -> list[str]:
 
 
 def owner(source: str, region: Region) -> str:
-    """Who a region belongs to: `softmax`, `Tensor.reshape`, or "" at the top of a cell."""
+    """Who a region belongs to: `softmax`, `Tensor.reshape`, `mul.backward` for a rule, or "" at the top of a cell."""
     names: list[tuple[int, str]] = []
     depth = len(region.indent)
-    for line in reversed(source.split("\n")[:region.first]):
-        match = re.match(r"(\s*)(?:async\s+)?(?:def|class)\s+(\w+)", line)
+    lines = source.split("\n")
+    for number in reversed(range(region.first)):
+        match = re.match(r"(\s*)(?:async\s+)?(?:def|class)\s+(\w+)", lines[number])
         if match and len(match.group(1)) < depth:
             depth = len(match.group(1))
-            names.append((depth, match.group(2)))
+            rule = match.group(2) == "_" and re.match(r"\s*@([\w.]+)$", lines[max(number - 1, 0)])
+            names.append((depth, rule.group(1) if rule else match.group(2)))
     return ".".join(name for _, name in reversed(names))

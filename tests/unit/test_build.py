@@ -172,6 +172,14 @@ def exporting(folder: Path, *sources: str) -> Path:
     return path
 
 
+def test_rules_of_ops_may_all_be_named_by_an_underscore(tmp_path):
+    rule = "#| export\n@{0}.backward\ndef _(grad, out, x):\n    ### BEGIN SOLUTION\n    return grad\n    ### END SOLUTION"
+    text = export_notebook(exporting(tmp_path, rule.format("mul"), rule.format("tanh") + "\n" + rule.format("exp").partition("\n")[2]))
+    assert text.count("def _(grad, out, x):") == 3
+    source = rule.format("tensor.mul")
+    assert [regions.owner(source, region) for region in regions.regions(source)] == ["tensor.mul.backward"]
+
+
 @pytest.mark.parametrize(("sources", "says"), [
     (["x = 1"], "no cell starts with '#| export'"),
     (["#| export\nx = 1", "#| export\ndef f(:\n    pass"], 'cell "cell-b", line 2: .*def f'),
@@ -280,7 +288,8 @@ def test_a_student_gets_what_is_needed_and_nothing_of_the_sources(student):
     assert {"bin/tito", "tinytorch/__init__.py", "tinytorch/core/__init__.py", "tinytorch/core/counting.py", "tinytorch/data/digits.npz",
             "course/curriculum.yml", "course/build/export.py", "course/modules/release/01_counting/counting.ipynb",
             "course/modules/release/01_counting/README.md", "course/modules/release/02_scaling/module.yaml"} <= names
-    assert [name for name in names if re.search(r"modules/source|wrong_solutions|_dev\.py|check\.py|framework\.py|tests/", name)] == []
+    hidden = r"modules/source|wrong_solutions|_dev\.py|build/check\.py|framework\.py|tests/"
+    assert [name for name in names if re.search(hidden, name)] == []
     assert os.access(student / "bin" / "tito", os.X_OK)
 
 
