@@ -232,6 +232,16 @@ def can_lift_a_function_to_tensors():
     assert not shifted(Tensor([1.0]), by=2).requires_grad, "a result should require a gradient only when an input does"
 
 
+def can_count_how_often_its_numbers_were_assigned():
+    t = Tensor([1, 2])
+    before = t.version
+    t.data -= 1
+    t.data = [[5, 6, 7]]
+    agree(t, [[5, 6, 7]], "a tensor whose data was assigned")
+    assert t.dtype == np.float32, f"what is assigned to data should become float32, it is {t.dtype}"
+    assert t.version == before + 2, f"after two assignments version should have grown by 2, it grew by {t.version - before}"
+
+
 def can_join_tensors():
     a, b, c = draw((2, 3, 4), 13), draw((2, 5, 4), 14), draw((2, 1, 4), 15)
     for axis in (1, -2):

@@ -78,9 +78,11 @@ def answer(function: Callable, *inputs: object, **options: object) -> Any:
         raise AssertionError(f"{place(error)}{call(function, *inputs, **options)} ends in {type(error).__name__}: {error}") from None
 
 
-def refused(kind: type[Exception], function: Callable, *inputs: object, what: str = "", **options: object) -> str:
+def refused(kind: type[Exception] | tuple[type[Exception], ...], function: Callable, *inputs: object, what: str = "",
+            **options: object) -> str:
     """The message of the exception that a wrong call must raise."""
-    should = f"{what or call(function, *inputs, **options)} should end in a {kind.__name__}, it"
+    names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+    should = f"{what or call(function, *inputs, **options)} should end in a {names}, it"
     try:
         got = function(*inputs, **options)
     except kind as error:
@@ -101,7 +103,8 @@ def call(function: Callable, *inputs: object, **options: object) -> str:
 
 def _shown(x: object) -> str:
     shape = getattr(x, "shape", ())
-    return f"array of shape {shape}" if math.prod(shape) > 12 else repr(x)
+    text = f"array of shape {shape}" if math.prod(shape) > 12 else repr(x)
+    return text if len(text) <= 120 else f"a {type(x).__name__}"
 
 
 def agree(got: object, want: object, what: str, atol: float = 1e-5, rtol: float = 1e-5) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -299,13 +300,26 @@ def test_repr_is_short_for_every_size():
 
 # what module 06 builds on
 
+def test_the_version_counts_assignments_to_data():
+    x = Tensor([1, 2])
+    first = x.version
+    x.data -= 1
+    x.data = [5, 6]
+    assert x.version == first + 2
+    same(x, [5, 6])
+    with pytest.raises(TypeError, match="a tensor holds numbers"):
+        x.data = ["7"]
+    assert x.version == first + 2
+
+
 def test_recording_notes_the_op_and_its_inputs_only_where_a_gradient_is_wanted():
     x, y = Tensor([1, 2], requires_grad=True), Tensor([3, 4])
     assert (y * 2).origin is None
     result = (x * y).sum(axis=0)
-    made_by, (product,), kept, options = result.origin
+    made_by, (product,), kept, options, versions = result.origin
     assert (made_by, options) == (tensor.reduce_sum, {"axis": 0, "keepdims": False})
     assert kept is result.data
+    assert versions == [result.version, product.version] == [1, 1]
     assert product.origin[0] is tensor.mul
     assert product.origin[1] == [x, y]
     assert result.requires_grad
@@ -314,11 +328,13 @@ def test_recording_notes_the_op_and_its_inputs_only_where_a_gradient_is_wanted()
 
 def test_recording_can_be_switched_off():
     x = Tensor([1], requires_grad=True)
-    op.recording = False
+    before = op.recording.set(False)
     try:
         assert not (x + 1).requires_grad
+        with ThreadPoolExecutor() as others:        # in this thread only
+            assert others.submit(lambda: x + 1).result().requires_grad
     finally:
-        op.recording = True
+        op.recording.reset(before)
     assert (x + 1).requires_grad
 
 
@@ -334,7 +350,7 @@ def test_a_forward_may_return_what_its_derivative_wants_to_see():
 
     result = halves(Tensor([4], requires_grad=True), by=4)
     same(result, [1])
-    assert result.origin[2:] == ("kept", {"by": 4})
+    assert result.origin[2:4] == ("kept", {"by": 4})
     assert (halves.__name__, halves.__doc__) == ("halves", "Divide.")
     assert halves.derivative(8.0, "kept", None, by=4) == 2
 

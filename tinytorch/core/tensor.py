@@ -1,5 +1,6 @@
 # Generated from course/modules/source/02_tensor/tensor_dev.py by "python -m course.build": edit it there.
 
+import contextvars
 import functools
 import math
 
@@ -50,8 +51,11 @@ class Tensor:
     def __init__(self, data, requires_grad=False):
         if isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) and x.requires_grad for x in data):
             raise TypeError("a list of tensors would lose their gradients: use concat(a, b) instead of Tensor([a, b])")
-        self.data = as_float32(data)
+        self.data = data
         self.requires_grad, self.grad, self.origin = requires_grad, None, None      # Module 06 needs them
+
+    def assign(self, data): self._data, self.version = as_float32(data), self.version + 1
+    version, data = 0, property(lambda self: self._data, assign)        # version: how often data was assigned
 
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
@@ -114,7 +118,7 @@ class Tensor:
 class op:
     """A function on arrays, lifted to tensors. Module 06 gives it a derivative: `@name.backward`."""
 
-    recording = True        # Module 06 switches it off where no gradient is wanted
+    recording = contextvars.ContextVar("recording", default=True)       # for each thread; Module 06 switches it off
 
     def __init__(self, forward, name=None, shape_rule=None):
         functools.update_wrapper(self, forward)
@@ -130,8 +134,9 @@ class op:
             raise
         out, kept = out if isinstance(out, tuple) else (out, None)      # kept: what a derivative will want to see
         result = Tensor(out)
-        if op.recording and any([x.requires_grad for x in inputs]):
-            result.requires_grad, result.origin = True, (self, inputs, result.data if kept is None else kept, options)
+        if op.recording.get() and any([x.requires_grad for x in inputs]):
+            result.requires_grad = True
+            result.origin = self, inputs, result.data if kept is None else kept, options, [x.version for x in (result, *inputs)]
         return result
 
     def backward(self, derivative):

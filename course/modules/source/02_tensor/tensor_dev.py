@@ -67,6 +67,7 @@ print("best_ms and broadcast_shape come from", module_01.__file__)
 
 # %% nbgrader={"grade": false, "grade_id": "export-imports", "locked": true, "schema_version": 3, "solution": false, "task": false}
 #| export
+import contextvars
 import functools
 import math
 
@@ -321,7 +322,9 @@ for old, shape in [((4,), (-1, -1)), ((2, 3), ()), ((6,), (-1, 4)), ((2,), (4,))
 # `x`. The new array becomes a tensor; had `x` required a gradient, it would also note `sub` and its two inputs.
 #
 # Two decisions you will notice. `==` asks whether two names mean the same object, because Module 06 uses tensors as keys;
-# compare numbers with `np.allclose(a.data, b.data)`. And `x += 1` makes a new tensor, it never writes into the old one.
+# compare numbers with `np.allclose(a.data, b.data)`. And `x += 1` makes a new tensor, it never writes into the old one;
+# `x.data += 1` does. Module 06 notices a change that comes too late by `x.version`, which grows by one with every assignment
+# to `data`.
 
 # %% nbgrader={"grade": false, "grade_id": "tensor-class", "locked": true, "schema_version": 3, "solution": false, "task": false}
 #| export
@@ -336,8 +339,11 @@ class Tensor:
     def __init__(self, data, requires_grad=False):
         if isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) and x.requires_grad for x in data):
             raise TypeError("a list of tensors would lose their gradients: use concat(a, b) instead of Tensor([a, b])")
-        self.data = as_float32(data)
+        self.data = data
         self.requires_grad, self.grad, self.origin = requires_grad, None, None      # Module 06 needs them
+
+    def assign(self, data): self._data, self.version = as_float32(data), self.version + 1
+    version, data = 0, property(lambda self: self._data, assign)        # version: how often data was assigned
 
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
@@ -401,7 +407,7 @@ class Tensor:
 class op:
     """A function on arrays, lifted to tensors. Module 06 gives it a derivative: `@name.backward`."""
 
-    recording = True        # Module 06 switches it off where no gradient is wanted
+    recording = contextvars.ContextVar("recording", default=True)       # for each thread; Module 06 switches it off
 
     def __init__(self, forward, name=None, shape_rule=None):
         functools.update_wrapper(self, forward)
@@ -417,8 +423,9 @@ class op:
             raise
         out, kept = out if isinstance(out, tuple) else (out, None)      # kept: what a derivative will want to see
         result = Tensor(out)
-        if op.recording and any([x.requires_grad for x in inputs]):
-            result.requires_grad, result.origin = True, (self, inputs, result.data if kept is None else kept, options)
+        if op.recording.get() and any([x.requires_grad for x in inputs]):
+            result.requires_grad = True
+            result.origin = self, inputs, result.data if kept is None else kept, options, [x.version for x in (result, *inputs)]
         return result
 
     def backward(self, derivative):
