@@ -14,7 +14,7 @@ HAVE_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYT
 ENVIRONMENTS = $(HAVE_PYTHON) $(PYTHON) -m hub.environments $(if $(filter command environment,$(origin PYTHON)),--this-python)
 TESTS ?= tests
 
-.PHONY: help up down logs status reset build test lint bench lock oracle check
+.PHONY: help up down logs status reset build test lint bench bench-framework lock oracle check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ lint: ## ruff, mypy, yamllint, shellcheck, and who may import whom
 bench: ## measure start cost, memory and speed against the plain stack
 	@$(ENVIRONMENTS) hub exchange user proxy dev
 	@$(DEV)/python -m tests.benchmarks
+
+bench-framework: ## measure the framework's training steps against PyTorch's
+	@$(MAKE) --no-print-directory oracle
+	@$(DEV)/python -m tests.benchmarks framework
 
 oracle: ## add PyTorch to the test environment, so that the framework's tests can ask it
 	@$(ENVIRONMENTS) dev

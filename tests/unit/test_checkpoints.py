@@ -11,15 +11,33 @@ from pathlib import Path
 import pytest
 
 from course.checkpoints.run import OWN, capability, functions, run
-from course.curriculum import checkpoints, find_checkpoint
+from course.curriculum import checkpoints, find_checkpoint, find_module
 
 REPO = Path(__file__).resolve().parents[2]
 CORE = REPO / "tinytorch" / "core"
-PIECES = {"00": "utils", "01": "tensor", "02": "activations"}
+PIECES = {"00": "utils", "01": "tensor", "02": "activations", "03": "layers", "04": "losses", "08": "autograd", "09": "optimizers",
+          "10": "training"}
+
+# Checkpoints about parts of several files: which functions of which file.
+PARTS = {
+    "05": {"spatial": ("conv2d", "_", "max_pool2d", "Conv2d.__init__", "Conv2d.forward")},
+    "07": {"layers": ("normalize", "LayerNorm.__init__", "LayerNorm.forward",
+                      "BatchNorm.__init__", "BatchNorm.remember", "BatchNorm.forward"),
+           "spatial": ("batch_norm2d", "BatchNorm2d.forward")},
+    "11": {"layers": ("Dropout.__init__", "Dropout.forward"),
+           "optimizers": ("Optimizer.update", "AdamW.__init__", "AdamW.update"),
+           "training": ("evaluate_model", "EarlyStopping.__init__", "EarlyStopping.update", "EarlyStopping.worn_out", "Trainer.fit"),
+           "dataloader": ("RandomHorizontalFlip.__init__", "RandomHorizontalFlip.__call__", "RandomCrop.__init__",
+                          "RandomCrop.__call__", "DataLoader.load")},
+}
+TIMED = {"05": ("conv2d", "conv2d.derivative", "max_pool2d", "max_pool2d.derivative"),
+         "07": ("normalize", "LayerNorm.forward", "BatchNorm.forward", "batch_norm2d", "BatchNorm2d.forward"),
+         "11": ("Dropout.forward", "RandomHorizontalFlip.__call__", "RandomCrop.__call__")}
 
 # What a checkpoint is not about, with the reason.
 OF_LATER_MODULES = {"Tensor.backward", "op.backward"}                       # 06 tests them
-CONVENIENCE = {"Tensor.__bool__", "Tensor.__array__", "Activation.__repr__"}       # no capability hangs on them
+CONVENIENCE = {"Tensor.__bool__", "Tensor.__array__", "Activation.__repr__", "Module.__repr__", "Dropout.extra_repr",
+               "Loss.__repr__"}                                             # no capability hangs on them
 NOT_TESTED = OF_LATER_MODULES | CONVENIENCE
 
 
@@ -28,7 +46,8 @@ def workspace(folder: Path, **replaced: str) -> Path:
     core = folder / "tinytorch" / "core"
     core.mkdir(parents=True)
     (folder / ".tito").mkdir()
-    for name in PIECES.values():
+    tested = {find_module(number).export for checkpoint in checkpoints() if checkpoint.ready for number in checkpoint.after}
+    for name in tested.union(*PARTS.values()):
         (core / f"{name}.py").write_text(replaced.get(name) or (CORE / f"{name}.py").read_text())
     return folder
 
@@ -37,7 +56,7 @@ def outcome(number: str, folder: Path) -> list:
     return list(run(find_checkpoint(number), folder))
 
 
-@pytest.mark.parametrize("number", PIECES)
+@pytest.mark.parametrize("number", [*PIECES, *PARTS])
 def test_the_reference_passes(number, tmp_path):
     results = outcome(number, workspace(tmp_path))
     assert [(r.capability, r.message) for r in results if not r.passed] == []
@@ -45,7 +64,7 @@ def test_the_reference_passes(number, tmp_path):
 
 
 def test_every_ready_checkpoint_is_mutated_here():
-    assert {c.number for c in checkpoints() if c.ready} == set(PIECES)
+    assert {c.number for c in checkpoints() if c.ready} == {*PIECES, *PARTS}
 
 
 # ---------------------------------------------------------------- mutations
@@ -103,30 +122,44 @@ def operations(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                 yield name, node
 
 
-WORKING_METHODS = ("op.__call__", "Activation.__call__")
+WORKING_METHODS = ("op.__call__", "Activation.__call__", "Module.state_dict", "Module.load_state_dict", "Sequential.forward",
+                   "Dropout.forward", "LayerNorm.forward", "BatchNorm.forward", "MSELoss.__call__", "MAELoss.__call__",
+                   "Optimizer.update", "SGD.direction", "Adam.direction", "AdamW.update")
 SLOW = """
+import numpy as _np
 def _twelve_times(function):
     def slow(*inputs, **options):
         for _ in range(11):
-            function(*inputs, **options)
+            made = function(*[x.copy(order="K") if isinstance(x, _np.ndarray) else x for x in inputs], **options)
+            if hasattr(made, "__next__"):
+                list(made)                          # a generator works when it is asked
+            for part in made if isinstance(made, tuple) else ():
+                if callable(part):
+                    part()                          # a rule may return functions that make the gradients
         return function(*inputs, **options)
     return slow
-if isinstance({name}, type(lambda: 0)):
+if "{name}".endswith(".derivative") or isinstance({name}, type(lambda: 0)):
     {name} = _twelve_times({name})
 else:
     {name}.forward = _twelve_times({name}.forward)
 """
 
 
-def slowed(text: str) -> Iterator[Mutant]:
+def slowed(text: str, methods: tuple[str, ...] = WORKING_METHODS) -> Iterator[Mutant]:
     """Each function, op and working method in turn does its work twelve times."""
     tree = ast.parse(text)
-    names = [name for name, _ in named_functions(tree)]
+    names = [name for name, _ in named_functions(tree) if name != "_"] + rules(tree)
     names += [target.id for node in tree.body if isinstance(node, ast.Assign) for part in node.targets
               for target in ast.walk(part) if isinstance(target, ast.Name)]
     for name in names:
-        if "." not in name or name in WORKING_METHODS:
+        if "." not in name or name in methods or name.endswith(".derivative"):
             yield f"{name} does its work twelve times", text + SLOW.format(name=name)
+
+
+def rules(tree: ast.Module) -> list[str]:
+    """`mul.derivative` for each function under `@mul.backward`."""
+    decorators = [ast.unparse(d) for node in tree.body if isinstance(node, ast.FunctionDef) for d in node.decorator_list]
+    return [d.removesuffix("backward") + "derivative" for d in decorators if d.endswith(".backward")]
 
 
 COPYING = """
@@ -139,7 +172,7 @@ if hasattr({name}, "forward"):
 else:
     {name} = _copying
 """
-VIEWS = {"00": ["tiles"], "01": ["reshape", "transpose", "getitem"], "02": []}
+VIEWS = {"00": ["tiles"], "01": ["reshape", "transpose", "getitem"]}
 
 
 def copied(text: str) -> Iterator[Mutant]:
@@ -151,7 +184,9 @@ def copied(text: str) -> Iterator[Mutant]:
 
 # Not slow by an order as a whole: what they do themselves is a small part of a call.
 NOT_TIMED = {"hello_tinytorch", "best_ms", "one_tuple",                        # best_ms calls as often as it is told to
-             "reshape", "transpose", "getitem"}                             # a tenth of a microsecond; a copy there is another mutant
+             "reshape", "transpose", "getitem",                             # a tenth of a microsecond; a copy there is another mutant
+             "as_tensor", "linear_shape", "same_shape", "walk",             # some microseconds of a call, or of a whole training
+             "L1Loss"}                                                      # another name
 
 TEMPLATE = """
 import os, sys
@@ -197,11 +232,11 @@ def template():
     made.close()
 
 
-def survivors(template: Template, number: str, mutants: list[Mutant], folder: Path, last_first: bool = False) -> list[str]:
+def survivors(template: Template, number: str, mutants: list[Mutant], folder: Path, last_first: bool = False, piece: str = "") -> list[str]:
     """The mutants that a checkpoint does not notice. The tests of speed stand last: they come first when it is about speed."""
     found = []
     for index, (what, text) in enumerate(mutants):
-        place = workspace(folder / str(index), **{PIECES[number]: text})
+        place = workspace(folder / str(index), **{piece or PIECES[number]: text})
         if not template.notices(number, place, last_first):
             found.append(what)
         shutil.rmtree(place)
@@ -230,3 +265,14 @@ def test_every_copy_in_place_of_a_view_is_noticed(number, template, tmp_path):
     mutants = list(copied(reference(number)))
     assert len(mutants) == len(VIEWS[number])
     assert survivors(template, number, mutants, tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "piece"), [(number, piece) for number, parts in PARTS.items() for piece in parts])
+def test_every_mutant_of_a_part_is_noticed(number, piece, template, tmp_path):
+    names, text = PARTS[number][piece], (CORE / f"{piece}.py").read_text()
+    wrong = [m for m in (*stubbed(text), *wrong_signs(text)) if m[0].split(",")[0].split(" ")[0] in names]
+    assert {m[0].split(" ")[0] for m in wrong if m[0].endswith("stubbed")} == set(names), "are these functions still in this file?"
+    assert survivors(template, number, wrong, tmp_path, piece=piece) == []
+    slow = [m for m in slowed(text, TIMED[number]) if m[0].split(" ")[0] in TIMED[number]]
+    assert slow or not {name.partition(".derivative")[0] for name in TIMED[number]} & set(names)
+    assert survivors(template, number, slow, tmp_path, last_first=True, piece=piece) == []
