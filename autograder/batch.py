@@ -32,7 +32,7 @@ def ahead(converter: Any, exporter: Any, execute: Any) -> None:
         def grade(path: str) -> None:
             with contextlib.suppress(Exception):                    # nbgrader's own pass meets the same and reports it
                 job, files = prepared(converter, exporter, execute, path)
-                result = client.submit(job, files)
+                result = client.submit(job, files, regrade=graded_before(converter, path))
                 client.keep(result)
                 progress.done(str(result.verdict))
                 return
@@ -53,6 +53,11 @@ def pending(converter: Any) -> Iterator[str]:
             newer = new is not None and old is not None and new > old
             if converter.force or newer or not Path(graded, Path(path).name).exists():
                 yield path
+
+
+def graded_before(converter: Any, path: str) -> bool:
+    names = converter.init_single_notebook_resources(path)["nbgrader"]
+    return Path(converter._format_dest(names["assignment"], names["student"]), Path(path).name).exists()
 
 
 def prepared(converter: Any, exporter: Any, execute: Any, path: str) -> tuple[Job, dict[str, bytes]]:

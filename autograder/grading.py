@@ -84,6 +84,8 @@ def run(notebook: Notebook, limits: Limits, start: Callable[[Talk, Limits], Outc
             conversation = Conversation(again, fresh, done, limits, examination)
             outcome = start(conversation.talk, left)
         usage = usage.plus(outcome.usage)
+        if outcome.verdict is Verdict.cancelled:
+            return Verdict.cancelled, "", usage, {}
         if conversation.current is None:
             if outcome.verdict is not Verdict.ok and len(done) < len(cells):
                 return Verdict.infra, f"the notebook runner did not start: {outcome.sentence}", usage, {}

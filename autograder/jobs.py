@@ -28,6 +28,9 @@ def relative_path(path: str) -> str:
 FilePath = Annotated[str, AfterValidator(relative_path)]
 
 
+Kind = Literal["grade", "checkpoint", "profile", "train"]
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -71,10 +74,13 @@ class Usage(Frozen):
 class Job(Frozen):
     """Work to do: the files by their hashes, the edition of the framework, the image, seed and limits.
 
-    `grade` needs `notebook.json` (see grading.py) and may bring `files/...`; the other kinds run `main.py`.
+    `grade` needs `notebook.json` (see grading.py) and may bring `files/...`. The other kinds run our program for the `target`
+    (a checkpoint's number, a name of the framework, a recipe) on the student's files, see kinds.py; without a target
+    they run the `main.py` that they bring, which only staff may ask for.
     """
 
-    kind: Literal["grade", "checkpoint", "profile", "train"]
+    kind: Kind
+    target: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,100}$")
     inputs: dict[FilePath, Sha256] = Field(min_length=1, max_length=300)
     edition: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")    # an assignment's name
     edition_hash: Sha256 | None = None
@@ -85,7 +91,8 @@ class Job(Frozen):
     @property
     def id(self) -> str:
         """Hash of everything above: two jobs with the same id are the same job."""
-        return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode())
+        content = self.model_dump(mode="json", exclude=None if self.target else {"target"})     # ids from before there were targets
+        return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 class Verdict(StrEnum):
@@ -98,11 +105,15 @@ class Verdict(StrEnum):
     output = "output"
     disk = "disk"
     crashed = "crashed"      # ended by a signal, or in the middle of a cell
+    cancelled = "cancelled"  # by who submitted it
     infra = "infra"          # not the student's fault: the sandbox or its machine failed; to be run again
 
 
 class Result(Frozen):
-    """What came of a job. `sentence` is for humans: the limit hit and by how much, empty when all went well."""
+    """What came of a job, and all that is needed to run it again and compare.
+
+    `sentence` is for humans: the limit hit and by how much, empty when all went well.
+    """
 
     job: Sha256
     verdict: Verdict
@@ -116,6 +127,21 @@ class Result(Frozen):
     threads: int = 1
     blas_core: str = ""
     seed: int = 0
+    limits: Limits | None = None
+    edition_hash: str = ""
+    cpu: str = ""                       # the model of the machine's processor
+    packages: dict[str, str] = {}       # versions of what decides about numbers; `image` stands for all packages
+
+
+MEASURED = frozenset({"measured.json", "picture.png", "stdout", "stderr", "log.jsonl"})
+
+
+def differences(one: Result, other: Result) -> list[str]:
+    """What two results of one job do not have in common: the verdict, and every output except those that measure (times, memory,
+    and the pictures and lines that show them). Empty: the same result."""
+    names = (one.output_hashes.keys() | other.output_hashes.keys()) - MEASURED
+    return [*(["verdict"] if one.verdict is not other.verdict else []),
+            *sorted(name for name in names if one.output_hashes.get(name) != other.output_hashes.get(name))]
 
 
 def stopped(verdict: Verdict, limits: Limits, usage: Usage, cell: bool = False) -> str:

@@ -12,42 +12,50 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from autograder import grading
+from autograder import grading, kinds
 from autograder.examination import Examination
 from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
 from autograder.sandbox import bubblewrap
-from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk
+from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk, Watch
 from autograder.sandbox.process import Process
 
 NOTEBOOK, MAIN, EXTRA = "notebook.json", "main.py", "files/"
 INNER_FOLDER, INNER_FILES, INNER_EDITION = "/opt/autograder", ("run_notebook.py", "crossing.py"), "/opt/edition"
 INNER_RUNNER = f"{INNER_FOLDER}/{INNER_FILES[0]}"
-COLLECTED = ("result.json", "picture.png")        # what a job other than `grade` may leave behind
+INNER_DATA = "/opt/data"
+COLLECTED = ("result.json", "measured.json", "picture.png", "log.jsonl")      # what a job other than `grade` may leave behind
+PACKAGES = ("numpy", "matplotlib", "pydantic", "PyYAML")
 
 
 class BadJob(ValueError):
     """The job cannot be carried out as asked. The message says why."""
 
 
-def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None) -> Result:
-    """Carry out a job. Raises BadJob when files or edition are not those of the job, SandboxUnavailable without isolation."""
+def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None, watch: Watch | None = None,
+        before: Mapping[str, bytes] | None = None) -> Result:
+    """Carry out a job. Raises BadJob when files or edition are not those of the job, SandboxUnavailable without isolation.
+
+    `watch` follows the program; the notebook of a grade job is not followed, only stopped. `before`: what an interrupted run of
+    this job has left (kinds.GOES_ON_FROM), from which it goes on.
+    """
     sandbox = sandbox or Process()
     if {path: sha256(content) for path, content in files.items()} != job.inputs:
         raise BadJob("the files are not those of the job: their names and hashes differ")
     edition = edition_folder(job)
     sandbox.check()
     if job.kind == "grade":
-        verdict, sentence, usage, outputs = _grade(job, files, sandbox, edition)
+        verdict, sentence, usage, outputs = _grade(job, files, sandbox, edition, watch)
     else:
-        outcome = _start(job, files, sandbox, edition, ["main.py"], job.limits)
+        outcome = _start(job, {**files, **(before or {})}, sandbox, edition, _program(job, edition), job.limits, watch=watch)
         verdict, sentence, usage = outcome.verdict, outcome.sentence, outcome.usage
         outputs = {"stdout": outcome.stdout, "stderr": outcome.stderr, **outcome.files}
     return Result(job=job.id, verdict=verdict, sentence=sentence, usage=usage, inputs=job.inputs, outputs=outputs,
                   output_hashes={name: sha256(content) for name, content in outputs.items()}, sandbox=sandbox.name,
-                  image=job.image or environment(), threads=1, blas_core=blas_core(), seed=job.seed)
+                  image=job.image or environment(), threads=1, blas_core=blas_core(), seed=job.seed,
+                  limits=job.limits, edition_hash=job.edition_hash or "", cpu=cpu(), packages=packages())
 
 
-def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None,
+def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, watch: Watch | None,
            ) -> tuple[Verdict, str, Usage, dict[str, bytes]]:
     try:
         notebook = grading.Notebook.model_validate_json(files[NOTEBOOK])
@@ -56,7 +64,7 @@ def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
     extra = {path.removeprefix(EXTRA): content for path, content in files.items() if path.startswith(EXTRA)}
 
     def start(talk: Talk, limits: Limits) -> Outcome:
-        return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk)
+        return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk, watch)
 
     def examine(asked: grading.Notebook) -> Examination:
         cells = [{"id": cell.id, "name": cell.name, "kind": cell.kind, "where": cell.where, "keeps": cell.keeps,
@@ -64,17 +72,31 @@ def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
         return Examination(cells, asked.seed, [str(edition)] if edition else [], python(), environment_of(job, False))
 
     verdict, sentence, usage, outputs = grading.run(notebook, job.limits, start, examine)
-    return verdict, sentence, usage, {"cells.json": json.dumps(outputs).encode()} if verdict is not Verdict.infra else {}
+    return verdict, sentence, usage, {"cells.json": json.dumps(outputs).encode()} if outputs else {}
+
+
+def _program(job: Job, edition: Path | None) -> list[str]:
+    """What Python runs for a job that is no notebook."""
+    if not job.target:
+        return ["main.py"]
+    if edition is None:
+        raise BadJob(f"a job of kind {job.kind} needs an edition")
+    return ["-P", f"{INNER_FOLDER}/programs/{job.kind}.py", job.target]      # -P: our programs do not shadow a library
 
 
 def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, arguments: list[str],
-           limits: Limits, talk: Talk | None = None) -> Outcome:
+           limits: Limits, talk: Talk | None = None, watch: Watch | None = None) -> Outcome:
     readonly: list[tuple[str | Path, str | Path]] = [
         *bubblewrap.python_paths(python()), *((Path(__file__).with_name(name), f"{INNER_FOLDER}/{name}") for name in INNER_FILES)]
+    if job.target:
+        readonly.append((kinds.PROGRAMS, f"{INNER_FOLDER}/programs"))
     if edition:
         readonly.append((edition, INNER_EDITION))
-    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, environment_of(job, bool(edition)),
-                       COLLECTED, talk)
+    env = environment_of(job, bool(edition))
+    if job.kind == "train" and (data := data_folder()):
+        readonly.append((data, INNER_DATA))
+        env["TINYTORCH_DATA"] = INNER_DATA
+    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, env, COLLECTED, talk, watch)
 
 
 def environment_of(job: Job, edition: bool) -> dict[str, str]:
@@ -84,7 +106,7 @@ def environment_of(job: Job, edition: bool) -> dict[str, str]:
         "PYTHONHASHSEED": str(job.seed), "JOB_SEED": str(job.seed), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1",
         "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_CORETYPE": blas_core(),
         "MPLBACKEND": "Agg", "MPLCONFIGDIR": "/tmp/matplotlib", "NBGRADER_EXECUTION": "autograde",
-        **({"PYTHONPATH": INNER_EDITION} if edition else {}),
+        **({"PYTHONPATH": INNER_EDITION} if edition else {}), **({"TINYTORCH_WORKSPACE": WORK} if job.target else {}),
     }
 
 
@@ -97,13 +119,28 @@ def edition_folder(job: Job) -> Path | None:
     """Where the edition of the framework lies that the job asks for. Raises BadJob when it is not that edition."""
     if job.edition is None:
         return None
-    folder = find_edition(job.edition)
+    folder = student_edition() if job.edition == kinds.EDITION else find_edition(job.edition)
     if folder is None:
         raise BadJob(f"there is no edition {job.edition} here: build the course (python -m course.build) "
                      "and set TINYTORCH_GRADING_EDITIONS")
-    if job.edition_hash and hash_folder(folder) != job.edition_hash:
-        raise BadJob(f"the edition {job.edition} here is not the one that the job names: was the course built anew?")
-    return folder
+    if job.edition_hash is None:
+        return folder
+    for state in (folder, *sorted((folder.parent / ".old").glob(f"{folder.name}.*"), reverse=True)):    # see course.build.editions
+        if hash_folder(state) == job.edition_hash:
+            return state
+    raise BadJob(f"the edition {job.edition} here is not the one that the job names: was the course built anew?")
+
+
+def student_edition() -> Path | None:
+    """The edition that students have (TINYTORCH_STUDENT_EDITION), None where there is none."""
+    folder = Path(os.environ.get("TINYTORCH_STUDENT_EDITION", ""))
+    return folder.resolve() if folder.name and folder.is_dir() else None
+
+
+def data_folder() -> Path | None:
+    """The data sets that trainings may read (TINYTORCH_DATA), None where there are none."""
+    folder = Path(os.environ.get("TINYTORCH_DATA", ""))
+    return folder.resolve() if folder.name and folder.is_dir() else None
 
 
 def find_edition(assignment: str) -> Path | None:
@@ -129,6 +166,23 @@ def environment() -> str:
     for prefix in {path for path in _library_folders() if os.path.isdir(path)}:
         packages.update(name for name in os.listdir(prefix) if name.endswith(".dist-info"))
     return f"python-{platform.python_version()}-{sha256(chr(10).join(sorted(packages)).encode())[:16]}"
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Versions of Python and of the packages that decide about numbers and pictures."""
+    found = {path.name.removesuffix(".dist-info") for folder in _library_folders() for path in Path(folder).glob("*.dist-info")}
+    versions = {name.lower(): version for name, _, version in (one.rpartition("-") for one in sorted(found))}
+    return {"python": platform.python_version(), **{name: versions[name.lower()] for name in PACKAGES if name.lower() in versions}}
+
+
+@functools.cache
+def cpu() -> str:
+    """The processor's model, as the kernel names it."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _library_folders() -> list[str]:

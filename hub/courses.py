@@ -46,6 +46,14 @@ def exchange_document(site: "Site") -> dict[str, Any]:
     } for class_ in site.classes}
 
 
+def quotas_document(site: "Site") -> dict[str, Any]:
+    """What the autograder follows: per class what its students may ask for, as autograder.quotas.Quota has it."""
+    return {class_.id: {
+        "jobs_per_day": asked.jobs_per_day, "cpu_seconds_per_day": 60 * asked.cpu_minutes_per_day, "queued": asked.queued,
+        "parallel": asked.parallel, "cpu_seconds": 60 * asked.job_minutes, "memory_mb": asked.memory_mb, "keep_days": asked.keep_days,
+    } for class_ in site.classes for asked in [class_.autograder]}
+
+
 def put_sources(root: Path) -> list[str]:
     """Copy the built source of every ready module into the course; returns a line for each that was left as edited."""
     record = root / ".sources.json"

@@ -68,6 +68,8 @@ c.JupyterHub.services = [
      "oauth_no_confirm": True, "display": False},
     *({"name": class_.id, "url": f"http://127.0.0.1:{numbers.formgrader[class_.id]}",
        "api_token": secret.service_token(class_.id), "oauth_no_confirm": True, "display": False} for class_ in site.classes),
+    {"name": roles.AUTOGRADER, "url": f"http://127.0.0.1:{numbers.autograder}", "api_token": secret.service_token(roles.AUTOGRADER),
+     "oauth_no_confirm": True, "display": False},
     {"name": roles.CULLER, "command": [sys.executable, "-m", "hub.culler", f"--timeout={site.idle_minutes * 60}",
                                        f"--cull-every={min(300, site.idle_minutes * 30)}"], "cwd": str(paths.REPO)},
 ]

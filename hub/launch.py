@@ -18,7 +18,7 @@ from hub import paths, ports, secrets
 from hub.site import Site
 
 KEPT = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
-        "TINYTORCH_STATE", "TINYTORCH_ENVS", "TINYTORCH_BUILD", "TINYTORCH_CLASSES")
+        "TINYTORCH_STATE", "TINYTORCH_ENVS", "TINYTORCH_BUILD", "TINYTORCH_CLASSES", "TINYTORCH_DATA")
 
 
 class Launcher:
@@ -61,8 +61,10 @@ class Launcher:
 
     def autograder(self) -> tuple[list[str], dict[str, str]]:
         return [str(paths.env_bin("user", "python")), "-m", "autograder.service", "--port", str(self.ports.autograder),
-                "--state", str(paths.STATE / "autograder")], {
-            **self.base, "AUTOGRADER_TOKEN": self.secrets.autograder_token, "TINYTORCH_GRADING_EDITIONS": str(paths.GRADING_EDITIONS)}
+                "--state", str(paths.AUTOGRADER), "--quotas", str(paths.AUTOGRADER / "quotas.json")], {
+            **self.base, **self.service("autograder", self.ports.autograder),
+            "AUTOGRADER_TOKEN": self.secrets.autograder_token, "TINYTORCH_GRADING_EDITIONS": str(paths.GRADING_EDITIONS),
+            "TINYTORCH_STUDENT_EDITION": str(paths.STUDENT_EDITION)}
 
     def formgrader(self, class_id: str) -> tuple[list[str], dict[str, str]]:
         """The class's grading server. It sees its own course and no other; student code runs in the autograder, never here."""

@@ -13,6 +13,7 @@ CLASSES_YML = Path(os.environ.get("TINYTORCH_CLASSES", REPO / "classes.yml")).re
 SECRETS = STATE / "secrets"        # 0700: tokens.json, cookie_secret, signins.csv
 HUB = STATE / "hub"                # jupyterhub.sqlite
 EXCHANGE = STATE / "exchange"      # ngshare.db, files/
+AUTOGRADER = STATE / "autograder"  # jobs.sqlite, logs/, quotas.json
 CLASSES = STATE / "classes"        # <class>/: course root of nbgrader, with gradebook.db
 HOMES = STATE / "homes"            # <user>/<class>/
 LOGS = STATE / "logs"

@@ -48,7 +48,7 @@ def groups(site: Site) -> dict[str, dict[str, list[str]]]:
 
 
 def roles(site: Site) -> list[Role]:
-    """For `c.JupyterHub.load_roles`. The exchange, the autograder and metrics have no role: they need no scope."""
+    """For `c.JupyterHub.load_roles`. Exchange and autograder have no role: whose a token is, they ask with that token."""
     per_class = [role for class_ in site.classes for role in (_staff(class_), _formgrader(class_))]
     return [_user(), _server(site), *per_class, _culler(), _admin(site)]
 
@@ -60,10 +60,11 @@ def _user() -> Role:
     - users:activity: a server reports its owner's activity (no token has more than its owner)
     - servers: start and stop one's own; which class's it may be is decided when it starts
     - access:servers: open one's own
+    - access:services of the autograder: submit jobs, from the server of a class (no token has more than its owner)
     JupyterHub's default, `self`, would add tokens (nobody here needs one of their own) and shares (nobody shares a server).
     """
     mine = ("read:users:name", "read:users:groups", "users:activity", "servers", "access:servers")
-    return {"name": "user", "scopes": [f"{scope}!user" for scope in mine]}
+    return {"name": "user", "scopes": [*(f"{scope}!user" for scope in mine), f"access:services!service={AUTOGRADER}"]}
 
 
 def _server(site: Site) -> Role:
@@ -71,10 +72,12 @@ def _server(site: Site) -> Role:
 
     - users:activity!user: report that somebody is at work, so that the culler leaves the server alone
     - access:servers!server: this one server, so that a token of one class's server opens no other
-    - read:users:groups!user: nbgrader asks in which classes its user is
+    - read:users:groups!user: nbgrader and the autograder ask in which classes its user is
+    - access:services of the autograder: submit jobs; the server's scope above says for which class
     - list:services, read:services of the formgraders: nbgrader's course list; only staff own these scopes
     """
-    scopes = ["users:activity!user", "access:servers!server", "read:users:groups!user"]
+    scopes = ["users:activity!user", "access:servers!server", "read:users:groups!user",
+              f"access:services!service={AUTOGRADER}"]
     for class_ in site.classes:
         scopes += _see_service(class_.id)
     return {"name": "server", "scopes": scopes}

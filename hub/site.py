@@ -103,7 +103,21 @@ class Autograder(Section):
     jobs_per_day: int = Field(default=20, ge=1, le=100_000, examples=[20], description=(
         "Jobs of one student in 24 hours. Enough to try again after mistakes, too few to guess hidden tests by trial."))
     parallel: int = Field(default=2, ge=1, le=1000, examples=[2], description=(
-        "Jobs of this class at the same time. Two leave a laptop usable, and room for the other classes."))
+        "Students' jobs of this class at the same time. Two leave a laptop usable, and room for grading and the other classes."))
+    queued: int = Field(default=5, ge=1, le=1000, examples=[5], description=(
+        "Jobs of one student that wait or run. Nobody fills the queue; who has more to do waits for the first to end."))
+    cpu_minutes_per_day: int = Field(default=60, ge=1, le=100_000, examples=[60], description=(
+        "CPU time of one student's jobs in 24 hours. A CIFAR-10 training to 75 % takes about four minutes."))
+    job_minutes: int = Field(default=15, ge=1, le=1440, examples=[15], description=(
+        "CPU time of one job. What has not ended by then is stopped; nobody's training keeps the others waiting for hours."))
+    memory: Memory = Field(default="1G", examples=["1G"], description=(
+        "Memory of one job, in M or G (1024-based). Every network of the course trains in less."))
+    keep_days: int = Field(default=14, ge=1, le=3650, examples=[14], description=(
+        "Days after which a finished job and its outputs are removed. What is to stay is fetched by then."))
+
+    @property
+    def memory_mb(self) -> int:
+        return rules.size_mb(self.memory)
 
 
 class Class(Section):

@@ -111,6 +111,7 @@ class ClassServer(Spawner):
             "TINYTORCH_REFERENCE": REFERENCES,
             "OPENBLAS_NUM_THREADS": str(max(1, math.ceil(self.class_.limits.cpu))),
             "COURSE_ID": self.name, "NGSHARE_URL": f"http://127.0.0.1:{self.public_port}/services/ngshare",
+            "AUTOGRADER_URL": f"http://127.0.0.1:{self.public_port}/services/autograder",
             "JUPYTER_CONFIG_PATH": f"{settings}/{'staff' if self.staff else 'student'}:{settings}",
             "JUPYTER_PREFER_ENV_PATH": "0",           # else what the packages enable would win against our settings
             "JUPYTERHUB_DISABLE_USER_CONFIG": "1",    # a broken file in ~/.jupyter must not lock anybody out

@@ -48,7 +48,7 @@ def up() -> None:
     for folder in (paths.STATE, paths.SECRETS):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
-    for folder in (paths.HUB, paths.EXCHANGE, paths.CLASSES, paths.HOMES, paths.LOGS, paths.RUN):
+    for folder in (paths.HUB, paths.EXCHANGE, paths.AUTOGRADER, paths.CLASSES, paths.HOMES, paths.LOGS, paths.RUN):
         folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(paths.STATE).free < 300 * 2**20:
         raise Problem(f"less than 300 MB are free where {paths.STATE} lies: make room first, a full disk loses work")
@@ -58,6 +58,7 @@ def up() -> None:
             end_leftovers()
             refuse_taken(numbers)
         say("course", run_user("course.build"))
+        write_if_changed(paths.AUTOGRADER / "quotas.json", json.dumps(courses.quotas_document(site), indent=1))
         write_if_changed(paths.EXCHANGE / "site.json", json.dumps(courses.exchange_document(site), indent=1))
         for line in run_user("hub.courses", stdin=json.dumps(courses.describe(site))).splitlines():
             say("note", line)

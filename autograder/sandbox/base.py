@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 WORK = "/job"                                                # the work folder inside: empty, writable, of limited size
 Talk = Callable[[bytes], bytes | None]
+Listen = Callable[[bytes], None]
 
 
 class SandboxUnavailable(RuntimeError):
@@ -25,6 +26,20 @@ class SandboxUnavailable(RuntimeError):
 
 class ForgedReply(Exception):
     """Raised by a `Talk` when the program says what it cannot say; the sandbox ends it as crashed."""
+
+
+@dataclass
+class Watch:
+    """Who follows a program while it runs: hears what it writes (stdout and stderr as they come), and may end it early.
+
+    `keep` names files of the work folder that `kept` gets every now and then, whenever one of them has changed: what a long
+    program can go on from, should the sandbox or its machine fail.
+    """
+
+    hear: Listen = lambda chunk: None
+    stop: Callable[[], bool] = lambda: False
+    keep: Sequence[str] = ()
+    kept: Callable[[dict[str, bytes]], None] = lambda files: None
 
 
 @dataclass
@@ -52,7 +67,8 @@ class Sandbox(Protocol):
         """Each limit: what it is, how it is enforced here, and whether that is as strong as it can be."""
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
-            limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None) -> Outcome:
+            limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
+            watch: Watch | None = None) -> Outcome:
         """Run `argv` in a fresh work folder holding `files`; bring back the files named in `collect`, if regular.
 
         `talk` makes it a conversation: called with b"" first and then with each chunk of stdout, it returns what to

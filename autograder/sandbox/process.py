@@ -24,12 +24,13 @@ from typing import IO
 
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox import bubblewrap, census, cgroup, seccomp
-from autograder.sandbox.base import WORK, ForgedReply, Outcome, SandboxUnavailable, Talk
+from autograder.sandbox.base import WORK, ForgedReply, Outcome, SandboxUnavailable, Talk, Watch
 
 TICK = 0.05                             # seconds between two looks at the usage
 START_SECONDS = 20
 CHUNK = 1 << 16
 COLLECTED = 32 * 2**20                  # bytes of all collected files together
+KEEP_SECONDS = 3.0                      # between two looks at what a program can go on from
 MOST_FILES = 50_000                     # on one tmpfs: each costs the kernel memory that no size limit counts
 LAST_WORDS = {                          # Python met a limit of the kernel (RLIMIT_DATA, RLIMIT_NPROC) and gave up by itself
     Verdict.memory: rb"MemoryError\b", Verdict.pids: rb"(BlockingIOError: \[Errno 11\]|can't start new thread)"}
@@ -69,14 +70,15 @@ class Process:
         ]
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
-            limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None) -> Outcome:
+            limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
+            watch: Watch | None = None) -> Outcome:
         """See base.Sandbox.run."""
         self.check()
         bubblewrap.refuse_steering(env)
         if sum(map(len, files.values())) > limits.disk_mb * 2**20:
             return Outcome(Verdict.disk, stopped(Verdict.disk, limits, Usage()), Usage())
         with contextlib.ExitStack() as stack:
-            run = _Run(stack, limits, talk)
+            run = _Run(stack, limits, talk, watch or Watch())
             try:
                 run.start(list(argv), files, readonly, dict(env))
                 run.watch()
@@ -94,8 +96,8 @@ class _Broken(Exception):
 class _Run:
     """One program in one sandbox, from its start to its outcome."""
 
-    def __init__(self, stack: contextlib.ExitStack, limits: Limits, talk: Talk | None) -> None:
-        self.stack, self.limits, self.talk = stack, limits, talk
+    def __init__(self, stack: contextlib.ExitStack, limits: Limits, talk: Talk | None, follower: Watch) -> None:
+        self.stack, self.limits, self.talk, self.follower = stack, limits, talk, follower
         self.process: subprocess.Popen[bytes] | None = None
         self.stdin: IO[bytes] = io.BytesIO()
         self.streams: dict[str, IO[bytes]] = {}
@@ -110,6 +112,7 @@ class _Run:
         self.to_send = b""
         self.peak = Usage()
         self.disk_was_full = False
+        self.last_kept, self.next_keep = {}, time.monotonic() + KEEP_SECONDS  # type: dict[str, bytes], float
         self.verdict: Verdict | None = None
         self.sentence = ""
 
@@ -241,6 +244,8 @@ class _Run:
                 self._converse(chunk)
         else:
             self.kept[name] += chunk
+            if chunk:
+                self.follower.hear(chunk)
         return bool(chunk)
 
     def _converse(self, chunk: bytes) -> None:
@@ -279,7 +284,12 @@ class _Run:
         limits, now = self.limits, self._measure()
         reading = self.group.read() if self.group else None
         wall = time.monotonic()
-        if (reading and reading.out_of_memory) or (not self.group and now.memory_mb > limits.memory_mb):
+        if self.follower.keep and wall > self.next_keep:
+            size = self._keep()
+            self.next_keep = wall + max(KEEP_SECONDS, size / 2**20)     # a megabyte a second: nobody's weights fill the disk's time
+        if self.follower.stop():
+            self._stop(Verdict.cancelled)
+        elif (reading and reading.out_of_memory) or (not self.group and now.memory_mb > limits.memory_mb):
             self._stop(Verdict.memory)
         elif (reading and reading.out_of_pids) or now.pids > limits.pids:
             self._stop(Verdict.pids)
@@ -289,6 +299,13 @@ class _Run:
             self._stop(Verdict.timeout)
         elif self.talk and wall - self.spoke > limits.cell_seconds:
             self._stop(Verdict.timeout, stopped(Verdict.timeout, limits, now, cell=True))
+
+    def _keep(self) -> int:
+        found = self._collect(self.follower.keep)
+        if found and found != self.last_kept:
+            self.follower.kept(found)
+            self.last_kept = found
+        return sum(map(len, found.values()))
 
     def _measure(self) -> Usage:
         counted = census.count(self.folders["/proc"], self.limits.memory_mb)

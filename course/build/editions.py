@@ -20,6 +20,8 @@ Tree = dict[str, bytes]
 
 # What a student's tito needs of the build: export and run a notebook. The rest of the build would only be in the way.
 BUILD_FILES = ("__init__.py", "cells.py", "regions.py", "export.py", "run.py", "worker.py", "nbgrader_settings.py")
+# What `tito job` needs to run a job here, where there is no service: the sandbox and our programs, nothing of grading.
+JOB_FILES = ("__init__.py", "jobs.py", "kinds.py", "runner.py", "local.py", "grading.py", "examination.py", "run_notebook.py", "crossing.py")
 PREDECESSORS = 1        # earlier editions that stay on disk: an autograder job in the middle of its run keeps its own whole
 
 
@@ -27,9 +29,9 @@ def student(releases: dict[str, str]) -> Tree:
     """What a student's server has on its path. `releases` holds the release notebooks by module slug."""
     tree = _framework({module.export: framework.stubs(module) for module in framework.available() if module.export})
     for name in ("course/__init__.py", "course/curriculum.py", "course/curriculum.yml", "bin/tito",
-                 *(f"course/build/{name}" for name in BUILD_FILES)):
+                 *(f"course/build/{name}" for name in BUILD_FILES), *(f"autograder/{name}" for name in JOB_FILES)):
         tree[name] = (REPO / name).read_bytes()
-    for room in ("course/tito", "course/checkpoints", "course/recipes"):
+    for room in ("course/tito", "course/checkpoints", "course/recipes", "autograder/sandbox", "autograder/programs"):
         tree |= _folder(REPO / room, room)
     for module in framework.available():
         folder = f"course/modules/release/{module.slug}"

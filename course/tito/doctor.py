@@ -39,6 +39,8 @@ def examine(workspace: Workspace) -> Iterator[Check]:
         ("workspace", lambda: writable(workspace)), ("exports", lambda: exports(workspace)), ("disk", lambda: disk(workspace))]
     if os.environ.get("JUPYTERHUB_API_URL"):
         checks += [("hub", hub), ("exchange", exchange)]
+    if os.environ.get("AUTOGRADER_URL"):
+        checks += [("autograder", autograder)]
     for name, check in checks:
         try:
             yield check()
@@ -126,6 +128,11 @@ def exchange() -> Check:
                      "tell the admin: the spawner should set it")
     return _answers("exchange", url.rstrip("/") + "/courses",
                     "your work is safe here; submit again when the exchange is back, tell the instructor if it stays away")
+
+
+def autograder() -> Check:
+    return _answers("autograder", os.environ["AUTOGRADER_URL"].rstrip("/") + "/api/jobs",
+                    "jobs cannot be submitted now; restart your server, tell your instructor if that does not help")
 
 
 def _answers(name: str, url: str, cure: str) -> Check:

@@ -10,6 +10,7 @@ import click
 COMMANDS = {
     "module": ("module:group", "Start, test, export and complete the modules."),
     "checkpoint": ("checkpoint:group", "Prove what you can do, and see how far you are."),
+    "job": ("job:group", "Run your code on the autograder: checkpoints, profiles, trainings."),
     "system": ("system:group", "Check this machine; show versions, paths and limits."),
     "demo": ("demo:group", "See what you are going to build, running."),
     "nbgrader": ("nbgrader:group", "Instructors: generate, release, collect, autograde, feedback."),

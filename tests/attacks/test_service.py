@@ -23,7 +23,8 @@ TOKEN = "a-token-for-this-test-only"
 
 
 class Service:
-    def __init__(self, state):
+    def __init__(self, state, *options, **env):
+        self.options, self.env = options, env
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -32,8 +33,9 @@ class Service:
 
     def start(self):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "autograder.service", "--port", str(self.port), "--state", str(self.state), "--workers", "2"],
-            cwd=Path(__file__).parents[2], env={**os.environ, "AUTOGRADER_TOKEN": TOKEN})
+            [sys.executable, "-m", "autograder.service", "--port", str(self.port), "--state", str(self.state), "--workers", "2",
+             *self.options],
+            cwd=Path(__file__).parents[2], env={**os.environ, "AUTOGRADER_TOKEN": TOKEN, **self.env})
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
@@ -98,6 +100,16 @@ def test_a_notebook_is_graded_through_the_service(through):
     result = client.submit(Job(kind="grade", inputs={runner.NOTEBOOK: sha256(notebook)}), {runner.NOTEBOOK: notebook})
     outputs = json.loads(result.outputs["cells.json"])
     assert (outputs["a"], outputs["b"][0]["evalue"]) == ([], "no")
+
+
+def test_the_service_knows_whose_class_is_graded_and_what_is_graded_again(through, monkeypatch):
+    monkeypatch.setenv("COURSE_ID", "ml101")
+    for number, regrade in enumerate((False, True)):
+        notebook = json.dumps({"cells": [{"id": "a", "source": f"x = 'tier {number}'", "kind": "student"}]}).encode()
+        job = Job(kind="grade", inputs={runner.NOTEBOOK: sha256(notebook)})
+        client.submit(job, {runner.NOTEBOOK: notebook}, regrade=regrade)
+        with sqlite3.connect(through.state / "jobs.sqlite") as db:
+            assert db.execute("SELECT class, owner, tier FROM jobs WHERE id = ?", (job.id,)).fetchone() == ("ml101", "", number)
 
 
 def test_limits_reach_the_sandbox(through):
@@ -168,6 +180,19 @@ def test_a_job_that_was_stopped_is_run_again_when_asked_again(through):
     first, second = client.submit(job, files), client.submit(job, files)
     assert first.verdict is second.verdict is Verdict.timeout
     assert first.outputs != second.outputs
+
+
+def test_data_sets_are_there_for_trainings_only_and_cannot_be_changed(sandbox, tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "images").write_text("here")
+    monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path))
+    code = ("import os\nfolder = os.environ.get('TINYTORCH_DATA', '/opt/data')\nprint(os.path.exists(folder + '/mnist/images'))\n"
+            "for act in (lambda: open(folder + '/mnist/images', 'a'), lambda: open(folder + '/new', 'w'), lambda: os.remove(folder)):\n"
+            "    try: act()\n    except OSError as error: print(error.errno)\n    else: print('changed')\n")
+    job, files = script(code)
+    assert runner.run(job.model_copy(update={"kind": "train"}), files).outputs["stdout"].split() == [b"True", b"30", b"30", b"30"]
+    assert runner.run(job, files).outputs["stdout"].split()[0] == b"False"
+    assert (tmp_path / "mnist" / "images").read_text() == "here"
 
 
 def test_a_service_that_is_not_there_is_named(monkeypatch):

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256, stopped
+from autograder import runner
+from autograder.jobs import Job, Limits, Result, Usage, Verdict, differences, sha256, stopped
 
 EMPTY = sha256(b"")
 JOB = {"kind": "grade", "inputs": {"a": EMPTY, "b/c": sha256(b"x")}}
@@ -15,9 +16,32 @@ def test_the_id_is_the_content():
 
 @pytest.mark.parametrize("change", [
     {"kind": "train"}, {"inputs": {"a": EMPTY}}, {"inputs": {**JOB["inputs"], "a": sha256(b"y")}}, {"edition": "02_tensor"},
-    {"edition_hash": EMPTY}, {"image": "sha256:1"}, {"seed": 1}, {"limits": Limits(memory_mb=100)}])
+    {"edition_hash": EMPTY}, {"image": "sha256:1"}, {"target": "01"}, {"seed": 1}, {"limits": Limits(memory_mb=100)}])
 def test_whatever_can_change_the_result_changes_the_id(change):
     assert Job(**{**JOB, **change}).id != Job(**JOB).id
+
+
+def test_the_id_of_a_job_without_a_target_is_what_it_was_before_there_were_targets():
+    """Results that are stored under it are found again."""
+    assert Job(kind="grade", inputs={"a": EMPTY}).id == "e05d5ba19fe044d6a8eab91b47aae6f80178e6914d5c863d042f25a7bd09a6c2"
+
+
+def test_a_job_that_waited_while_the_course_was_built_anew_runs_with_its_own_edition(tmp_path, monkeypatch):
+    new, old = tmp_path / "student", tmp_path / ".old" / "student.1"
+    for folder, text in ((new, "new"), (old, "old")):
+        folder.mkdir(parents=True)
+        (folder / "a.py").write_text(text)
+    monkeypatch.setenv("TINYTORCH_STUDENT_EDITION", str(new))
+    for folder in (new, old):
+        assert runner.edition_folder(Job(**JOB, edition="student", edition_hash=runner.hash_folder(folder))) == folder
+    with pytest.raises(runner.BadJob, match="built anew"):
+        runner.edition_folder(Job(**JOB, edition="student", edition_hash=EMPTY))
+
+
+def test_results_differ_by_what_does_not_measure():
+    one = Result(job=EMPTY, verdict=Verdict.ok, output_hashes={"result.json": EMPTY, "measured.json": EMPTY})
+    assert differences(one, one.model_copy(update={"output_hashes": {"result.json": EMPTY, "picture.png": sha256(b"x")}})) == []
+    assert differences(one, one.model_copy(update={"output_hashes": {}, "verdict": Verdict.error})) == ["verdict", "result.json"]
 
 
 @pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a\0b", "a\nb", "x" * 500, "a/"])

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from autograder.quotas import Quotas
 from course import curriculum
 from hub import courses, paths
+from hub.site import Site
 
 SLUG = next(m for m in curriculum.modules() if m.ready).slug
 
@@ -78,3 +80,16 @@ def test_what_is_no_notebook_is_compared_byte_by_byte(built, text):
     there.write_text(text)
     assert len(built(notebook("b"))[0]) == 1
     assert there.read_text() == text
+
+
+def test_the_autograder_reads_the_quotas_that_classes_yml_says(tmp_path):
+    """In its own units: seconds and MB."""
+    site = Site.load(Site.example_path)
+    (tmp_path / "quotas.json").write_text(json.dumps(courses.quotas_document(site)))
+    quotas = Quotas(tmp_path / "quotas.json")
+    assert quotas.all().keys() == {"ml101", "ml201"}
+    quota, asked = quotas.of("ml101"), site.class_("ml101").autograder
+    assert (quota.cpu_seconds_per_day, quota.cpu_seconds, quota.memory_mb) == (3600, 900, 1024)
+    assert (quota.jobs_per_day, quota.parallel, quota.queued, quota.keep_days) == (
+        asked.jobs_per_day, asked.parallel, asked.queued, asked.keep_days)
+    assert quota.largest.memory_mb == 1024

@@ -101,7 +101,7 @@ def test_nothing_but_its_own_role_says_a_class_s_name_except_the_server_s(site, 
         owner = role["name"].partition("-")[2] if role["name"].startswith(("svc-", "formgrade-")) else None
         for scope in role["scopes"]:
             value = scope.partition("=")[2].removeprefix("grader-")
-            assert value in ("", owner), (role["name"], scope)
+            assert value in ("", owner, "autograder"), (role["name"], scope)      # a class cannot be named so
 
 
 @sites
@@ -206,6 +206,7 @@ def test_the_server_of_one_class_does_not_reach_that_of_another(hub):
     for scope in ("access:servers!server=alice/ml201", "servers!server=alice/ml101", "list:services!service=ml101",
                   "access:services!service=ml101", "read:users:name!user=bob"):
         assert not hub.may(held, scope), scope
+    assert {scope for scope in held if scope.startswith("access:services")} == {"access:services!service=autograder"}
 
 
 def test_staff_open_the_formgraders_of_their_classes_only(hub):

@@ -56,13 +56,15 @@ def test_the_promised_commands_are_there():
     promised = ["system doctor", "system info", "info", "demo quick", "help", "module start", "module status", "module test",
                 "module export", "module validate", "module complete", "checkpoint status", "checkpoint timeline", "checkpoint test",
                 "nbgrader generate", "nbgrader release", "nbgrader status", "nbgrader collect", "nbgrader autograde", "nbgrader feedback",
-                "nbgrader formgrade", "nbgrader setup-instructor", "export", "test", "clean", "reset"]
+                "nbgrader formgrade", "nbgrader setup-instructor", "export", "test", "clean", "reset",
+                "job submit checkpoint", "job submit profile", "job submit train", "job status", "job logs", "job fetch", "job cancel",
+                "job verify"]
     assert set(promised) <= set(every_command())
 
 
 def test_commands_of_later_times_are_not_listed():
     listed = tito("--help").stdout
-    for name in ("grade", "leaderboard", "olympics", "job"):
+    for name in ("grade", "leaderboard", "olympics"):
         assert not re.search(rf"^  {name}\b", listed, re.MULTILINE)
 
 

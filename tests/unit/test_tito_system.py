@@ -100,6 +100,17 @@ def test_hub_and_exchange_that_answer(student):
     assert asked == [("/hub/api/", "token mine"), ("/services/ngshare/courses", "token mine")]
 
 
+def test_the_autograder_is_asked_with_the_own_token_where_there_is_one(student):
+    with service() as (url, asked):
+        code, checks = found(student, **on_a_hub(url), AUTOGRADER_URL=f"{url}/services/autograder")
+    assert (code, checks["autograder"]["ok"]) == (0, True)
+    assert asked[-1] == ("/services/autograder/api/jobs", "token mine")
+    with service(403) as (url, _):
+        code, checks = found(student, AUTOGRADER_URL=f"{url}/services/autograder")
+    assert (code, checks["autograder"]["ok"]) == (1, False)
+    assert "restart your server" in checks["autograder"]["cure"]
+
+
 def test_hub_and_exchange_that_refuse(student):
     with service(403) as (url, _):
         code, checks = found(student, **on_a_hub(url))
