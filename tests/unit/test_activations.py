@@ -147,7 +147,7 @@ def test_the_promised_call_on_a_list():
 def test_options_are_remembered_for_the_derivative():
     scores = Tensor(np.zeros((2, 3)), requires_grad=True)
     result = activations.softmax(scores, axis=0)
-    op, inputs, kept, options = result.origin
+    op, inputs, kept, options, _ = result.origin
     assert op is activations.softmax
     assert inputs[0] is scores
     assert kept is result.data
