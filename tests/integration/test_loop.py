@@ -13,6 +13,14 @@ from tests.integration.conftest import ASSIGNMENT, NOTEBOOK, SOURCE, succeeded
 pytestmark = pytest.mark.site
 
 
+@pytest.fixture(autouse=True)
+def servers(loop):
+    """Other files' tests stop servers: those of this loop's students run in each of its tests."""
+    for class_, students in loop.students.items():
+        for student in students.values():
+            student.start(class_)
+
+
 def scores(loop, class_):
     """Name -> automatic score, and the most that can be had, as the formgrader shows them."""
     rows = loop.teachers[class_].formgrader(class_, "GET", f"submissions/{ASSIGNMENT}").json()

@@ -115,9 +115,9 @@ def test_nothing_heavy_is_imported_for_help(words):
 @pytest.mark.parametrize(("words", "said"), [
     ("module test 99", "there is no module '99'"),
     ("module start tensr", "did you mean tensor"),
-    ("module test 04", "04_layers (Layers) is not in this course yet"),
+    ("module test 11", "11_tokenization (Tokenization) is not in this course yet"),
     ("checkpoint test intelligenc", "did you mean intelligence"),
-    ("checkpoint test 07", "not in this course yet"),
+    ("checkpoint test 06", "not in this course yet"),
     ("modul status", "Did you mean"),
     ("module test", "Missing argument 'MODULE'"),
     ("module test", "01_setup, 02_tensor"),
@@ -278,7 +278,7 @@ def test_completion_scripts(shell):
 def test_bash_completes_commands_and_modules(typed, offered):
     shown = tito(_TITO_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1))
     assert f"plain,{offered}" in shown.stdout.splitlines()
-    assert "plain,04_layers" not in shown.stdout
+    assert "plain,11_tokenization" not in shown.stdout
 
 
 def test_the_bash_script_is_bash():

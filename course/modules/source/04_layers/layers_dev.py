@@ -713,9 +713,9 @@ same(drop(3), drop(0), "what is dropped after the same manual_seed, whatever els
 @op
 def normalize(x, *, axis=-1, eps=1e-5):
     """x shifted and scaled to mean 0 and variance 1 along an axis or several."""
-    centred = x - x.mean(axis=axis, keepdims=True)
-    inverse = 1 / np.sqrt((centred * centred).mean(axis=axis, keepdims=True) + eps)
-    out = centred * inverse
+    deviation = x - x.mean(axis=axis, keepdims=True)
+    inverse = 1 / np.sqrt((deviation * deviation).mean(axis=axis, keepdims=True) + eps)
+    out = deviation * inverse
     return out, (out, inverse)              # the pair is kept: module 06 will want to see it
 
 
