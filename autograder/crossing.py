@@ -34,10 +34,10 @@ BINARY = {name: getattr(operator, name) for name in (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")}
 INPLACE = {name: getattr(operator, name) for name in ("iadd", "isub", "imul", "itruediv", "imatmul", "ipow")}
 UNARY: dict = {"neg": operator.neg, "pos": operator.pos, "invert": operator.invert, "abs": abs, "len": len, "bool": bool, "float": float,
-         "int": int, "index": operator.index, "repr": repr, "str": str, "iter": iter, "next": next, "hash": hash}
+         "int": int, "index": operator.index, "repr": repr, "str": str, "iter": iter, "next": next}
 OF_BINARY = {"and_": "and", "or_": "or"}                 # the names of the methods, where they differ
-SPOKEN = ("call", "getitem", "setitem", "delitem", "contains", "enter", "exit", "eq", "array", "len", "bool", "float", "int", "index",
-          "iter", "next", "abs", "neg", "pos", "invert", "hash")
+SPOKEN = ("call", "getitem", "setitem", "delitem", "contains", "enter", "exit", "array", "len", "bool", "float", "int", "index",
+          "iter", "next", "abs", "neg", "pos", "invert")
 
 
 class CannotCross(TypeError):
@@ -560,7 +560,7 @@ def _array(value, dtype, copy):
 
 def spoken(cls):
     """The special methods that objects of this class answer to, by the names of this channel."""
-    words = [word for word in SPOKEN if word != "eq" and word != "hash" and getattr(cls, f"__{word}__", None) is not None]
+    words = [word for word in SPOKEN if getattr(cls, f"__{word}__", None) is not None]
     for word in (*BINARY, *INPLACE):
         plain = OF_BINARY.get(word, word)
         if getattr(cls, f"__{plain}__", None) is not None or (word in BINARY and getattr(cls, f"__r{plain}__", None) is not None):
@@ -619,7 +619,6 @@ VERBS = {
     "array": lambda end, o, w: _numpy().asarray(o[0]),
     "binary": _binary_there,
     "name": lambda end, o, w: end.names[o[0]],
-    "names": lambda end, o, w: [name for name in o if name in end.names],
     **{verb: _alone(function) for verb, function in UNARY.items()},
 }
 
