@@ -80,6 +80,31 @@ def wait(processes: Iterable[Process], seconds: float) -> bool:
     return True
 
 
+def command_line(pid: int) -> str:
+    """The command of a process; empty when it is gone."""
+    if not PROC.joinpath("self").exists():
+        return _ps("-p", str(pid), "-o", "command=")
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def commands() -> Iterator[tuple[int, str]]:
+    """Every process that is ours to see: its pid, and its command with the environment it was started with."""
+    if not PROC.joinpath("self").exists():
+        for line in _ps("-axEww", "-o", "pid=,command=").splitlines():
+            pid, _, command = line.strip().partition(" ")
+            yield int(pid), command
+        return
+    for name in filter(str.isdigit, os.listdir(PROC)):
+        try:
+            environment = (PROC / name / "environ").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:                                # another user's, or ended meanwhile
+            environment = ""
+        yield int(name), f"{command_line(int(name))} {environment}"
+
+
 def _name(pid: int) -> str:
     try:
         return (PROC / str(pid) / "comm").read_text().strip()
@@ -91,12 +116,12 @@ def _row(pid: int) -> tuple[int, str, bool]:
     """Parent, start and whether it runs; the parent is -1 when there is no such process."""
     if PROC.joinpath("self").exists():
         return _stat(pid) or (-1, "", False)
-    return dict(_ps("-p", str(pid))).get(pid, (-1, "", False))
+    return dict(_ps_rows("-p", str(pid))).get(pid, (-1, "", False))
 
 
 def _rows() -> Iterator[tuple[int, tuple[int, str, bool]]]:
     if not PROC.joinpath("self").exists():
-        yield from _ps("-ax")
+        yield from _ps_rows("-ax")
         return
     for name in os.listdir(PROC):
         row = _stat(int(name)) if name.isdigit() else None
@@ -113,10 +138,12 @@ def _stat(pid: int) -> tuple[int, str, bool] | None:
     return int(fields[1]), fields[19], fields[0] not in "ZX"
 
 
-def _ps(*selection: str) -> Iterator[tuple[int, tuple[int, str, bool]]]:
-    """Systems without /proc."""
-    command = ["ps", *selection, "-o", "pid=,ppid=,stat=,lstart="]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in listed.stdout.splitlines():
+def _ps_rows(*selection: str) -> Iterator[tuple[int, tuple[int, str, bool]]]:
+    for line in _ps(*selection, "-o", "pid=,ppid=,stat=,lstart=").splitlines():
         pid, parent, state, started = line.split(maxsplit=3)
         yield int(pid), (int(parent), started.strip(), not state.startswith("Z"))
+
+
+def _ps(*words: str) -> str:
+    """What `ps` prints, on systems without /proc; a bare Linux need not have it."""
+    return subprocess.run(["ps", *words], capture_output=True, text=True, check=False).stdout

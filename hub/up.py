@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, ports, secrets, servers
+from hub import courses, paths, ports, processes, secrets, servers
 from hub.site import Site, SiteError
 
 console = Console(highlight=False, soft_wrap=True)
@@ -220,14 +220,7 @@ def running() -> int | None:
         os.kill(pid, 0)
     except (OSError, ValueError):
         return None
-    return pid if str(paths.RUN) in command_line(pid) else None
-
-
-def command_line(pid: int) -> str:
-    """The command of a process: from /proc, or from ps where there is none."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return pid if str(paths.RUN) in processes.command_line(pid) else None
 
 
 def start_or_update(programs: dict[str, list[str]]) -> list[str]:
@@ -258,20 +251,8 @@ def start_or_update(programs: dict[str, list[str]]) -> list[str]:
 def processes_of_this_site() -> Iterator[tuple[int, str]]:
     """Our programs that work on this site's state, as pid and command with environment: servers of students, and what a killed
     supervisor left. An editor or a backup that has one of its files open is none of them."""
-    if Path("/proc").is_dir():
-        found = [(int(p.name), command_line(int(p.name)) + environment(int(p.name))) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    else:
-        listed = subprocess.run(["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True).stdout.splitlines()
-        found = [(int(line.split(None, 1)[0]), line) for line in listed if line.strip()]
-    yield from ((pid, text) for pid, text in found if f"{paths.STATE}/" in text and f"{paths.ENVS}/" in text
+    yield from ((pid, text) for pid, text in processes.commands() if f"{paths.STATE}/" in text and f"{paths.ENVS}/" in text
                 and pid != os.getpid() and "hub.up" not in text)
-
-
-def environment(pid: int) -> str:
-    """The environment a process was started with; empty where that is not ours to see."""
-    with contextlib.suppress(OSError):
-        return " " + Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
 
 
 def end_leftovers() -> None:
@@ -282,7 +263,7 @@ def end_leftovers() -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, sign)
         deadline = time.monotonic() + 10
-        while any(command_line(pid) for pid in left) and time.monotonic() < deadline:
+        while any(processes.command_line(pid) for pid in left) and time.monotonic() < deadline:
             time.sleep(0.1)
 
 
