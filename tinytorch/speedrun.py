@@ -10,11 +10,12 @@ Naming this file under `uses:` in a recipe registers the data "cifar10-bytes", t
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinytorch import performance, randomness
+from tinytorch import modelfiles, performance, randomness, runs
 from tinytorch.core.activations import ReLU
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.dataloader import Compose, DataLoader, Dataset, Normalize, RandomCrop, ToFloat
@@ -28,6 +29,8 @@ from tinytorch.experiments import register
 from tinytorch.parallel import blas_threads, cut, data_parallel, team
 from tinytorch.stepping import Schedule
 from tinytorch.windows import windows
+
+KEPT = "best.last.tt"         # in the experiment's folder: what an interrupted run goes on from
 
 # the network
 
@@ -169,6 +172,23 @@ def groups(model: Module, lr: float, weight_decay: float, bias_factor: float) ->
             {"params": biases, "lr": lr * bias_factor, "weight_decay": weight_decay / bias_factor}]
 
 
+def _keep(path: Path, epoch: int, model: Module, optimizer: SGD, average: Lookahead | None, loader: DataLoader) -> None:
+    """Write all that the next epoch depends on and that the seed does not give again."""
+    modelfiles.save(path, {"epoch": epoch, "model": dict(model.state_dict()), "optimizer": optimizer.state_dict(),
+                           "average": dict(average.average) if average else {}, "chance": runs.chance({"train": loader})})
+
+
+def _go_on(path: Path, model: Module, optimizer: SGD, average: Lookahead | None, loader: DataLoader) -> int:
+    """Put back what `_keep` wrote; returns how many epochs are done."""
+    state = modelfiles.load(path)
+    modelfiles.put_weights(model, state["model"], path)
+    optimizer.load_state_dict(state["optimizer"])
+    if average:
+        average.average = {name: state["average"][name] for name in average.average}
+    runs.restore_chance(state["chance"], {"train": loader}, path)
+    return int(state["epoch"])
+
+
 @register("data", "cifar10-bytes")
 def cifar10_bytes(*, download: bool = True) -> tuple[np.ndarray, ...]:
     """CIFAR-10 as bytes: a quarter of the memory of the floats."""
@@ -181,10 +201,11 @@ def cifar10_bytes(*, download: bool = True) -> tuple[np.ndarray, ...]:
 @register("runner", "speedrun")
 def run(experiment: Any, *, lr: float = 0.375, momentum: float = 0.85, weight_decay: float = 1.33e-3, bias_factor: float = 64.0,
         label_smoothing: float = 0.2, translate: int = 1, whiten_eps: float = 5e-3, lookahead: float = 0.95,
-        evaluate_every: int = 0) -> dict[str, float]:
+        evaluate_every: int = 0, resume: bool = False) -> dict[str, float]:
     """Train experiment's model on all its training data. No epoch is chosen: the result is that of the last one.
 
     `lr` and `weight_decay` belong to the mean loss. `evaluate_every`: look at the test data after so many epochs, for the log only.
+    `resume`: go on after the last epoch that was kept in the experiment's folder, to the numbers that an unbroken run would have had.
     """
     began, cpu_began, plan = time.monotonic(), time.process_time(), experiment.config
     performance.keep_memory()
@@ -211,8 +232,11 @@ def run(experiment: Any, *, lr: float = 0.375, momentum: float = 0.85, weight_de
         both, one = ((scores.argmax(axis=1) == test_y).mean() for scores in (straight + mirrored, straight))
         return float(both), float(one)
 
-    done = 0
-    for epoch in range(plan.training.epochs):
+    kept = experiment.folder / KEPT
+    first = _go_on(kept, model, optimizer, average, loader) if resume and kept.exists() else 0
+    done = schedule.steps = first * len(loader)
+    schedule.apply()
+    for epoch in range(first, plan.training.epochs):
         data.epoch, wall, cpu, losses, right, seen = epoch, time.monotonic(), time.process_time(), 0.0, 0, 0
         for images, labels in loader:
             value, scores = take_step(model, loss, optimizer, images, labels, gradients=gradients)
@@ -226,6 +250,7 @@ def run(experiment: Any, *, lr: float = 0.375, momentum: float = 0.85, weight_de
                "seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
         if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < plan.training.epochs:
             row["test_accuracy"] = accuracies()[0]
+        _keep(kept, epoch + 1, model, optimizer, average, loader)
         experiment.log("epoch", epoch=epoch + 1, **{name: round(value, 4) for name, value in row.items()})
         if not experiment.quiet:
             print(f"epoch {epoch + 1:3d}  " + "  ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)

@@ -100,7 +100,9 @@ def test_biases_get_a_rate_of_their_own_and_frozen_weights_none():
     assert weights["lr"] * weights["weight_decay"] == pytest.approx(biases["lr"] * biases["weight_decay"])
 
 
-def test_a_small_run_is_logged_and_can_be_repeated(tmp_path):
+@pytest.fixture
+def stripes(tmp_path):
+    """A recipe of three epochs on pictures that anybody can tell apart."""
     @experiments.register("data", "stripes")
     def stripes():
         random = np.random.default_rng(0)
@@ -119,14 +121,39 @@ training: {epochs: 3, threads: 2}
 runner: {speedrun: {lr: 0.2, bias_factor: 1, evaluate_every: 1}}
 goal: {accuracy: 0.9}
 """)
-    first, second = (experiments.run(recipe, out=tmp_path / name, quiet=True) for name in "ab")
+    yield recipe
     parallel.use_threads(1)
+
+
+def test_a_small_run_is_logged_and_can_be_repeated(tmp_path, stripes):
+    first, second = (experiments.run(stripes, out=tmp_path / name, quiet=True) for name in "ab")
     assert first["accuracy"] >= 0.9
     assert [first["accuracy"], first["accuracy_one_view"]] == [second["accuracy"], second["accuracy_one_view"]]
     log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
     assert [entry["event"] for entry in log] == ["start", "epoch", "epoch", "epoch", "result"]
     assert {"loss", "accuracy", "seconds", "cpu_seconds", "test_accuracy"} <= log[1].keys()
     assert log[1]["loss"] > log[3]["loss"]
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_numbers(tmp_path, stripes, monkeypatch):
+    whole = experiments.run(stripes, out=tmp_path / "whole", quiet=True)
+    take_step, steps = speedrun.take_step, iter(range(100))
+
+    def killed(*arguments, **options):
+        if next(steps) == 15:                                   # half of the second epoch is done
+            raise KeyboardInterrupt
+        return take_step(*arguments, **options)
+
+    monkeypatch.setattr(speedrun, "take_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run(stripes, out=tmp_path / "cut", quiet=True)
+    monkeypatch.undo()
+    results = experiments.run(tmp_path / "cut", resume=True, quiet=True)
+    figures = ["accuracy", "accuracy_one_view"]
+    assert [results[name] for name in figures] == [whole[name] for name in figures]
+    losses = [[entry["loss"] for entry in experiments.entries(tmp_path / name) if entry["event"] == "epoch"] for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+    assert len(losses[1]) == 3
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yml")), ids=lambda path: path.stem)
