@@ -1,5 +1,6 @@
 """Experiments: a file is refused with line and cure or run to the same numbers, and its log says how it was run."""
 
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import pytest
 
 from tinytorch import experiments, modelfiles
 from tinytorch.core.layers import Linear, Sequential
-from tinytorch.experiments import ConfigError, main, parse, read, register, run
+from tinytorch.experiments import ConfigError, parse, read, register, run
+from tinytorch.experiments.__main__ import main
 from tinytorch.modelfiles import load_model
 
 REPO = Path(__file__).parents[2]
@@ -170,7 +172,7 @@ def test_the_kept_model_is_the_tested_one(good, tmp_path):
     model = experiments.Experiment(config, tmp_path / "a").model()
     load_model(tmp_path / "a/best.tt", model)
     *_, test = experiments.Experiment(config, tmp_path / "a").data()
-    assert experiments.importlib.import_module("tinytorch.core.training").evaluate_model(model, test)["accuracy"] == results["accuracy"]
+    assert importlib.import_module("tinytorch.core.training").evaluate_model(model, test)["accuracy"] == results["accuracy"]
 
 
 def test_what_is_kept_back_is_neither_learned_from_nor_tested_on(good, tmp_path):
