@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinytorch import experiments, parallel, randomness, speedrun
-from tinytorch.core.layers import Linear
+from tinytorch.core.layers import Linear, Module
 from tinytorch.core.optimizers import SGD
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor
@@ -98,6 +98,25 @@ def test_biases_get_a_rate_of_their_own_and_frozen_weights_none():
     assert [name for name, _ in biases["params"]] == ["layers.4.bias", "layers.8.bias"]
     assert len(weights["params"]) == 3                              # two convolutions and the linear layer
     assert weights["lr"] * weights["weight_decay"] == pytest.approx(biases["lr"] * biases["weight_decay"])
+
+
+def test_scores_are_summed_over_the_views_of_a_picture():
+    """With a model that gives its upper left pixel as the score, every view can be read off the picture."""
+    class Corner(Module):
+        def forward(self, x):
+            return x[:, :, 0, 0]
+
+    x = np.random.default_rng(0).normal(size=(3, 2, 4, 5)).astype(np.float32)
+    alone, summed = speedrun.predict(Corner(), x, lambda pictures: pictures)
+    assert np.allclose(alone, x[..., 0, 0])
+    assert np.allclose(summed, x[..., 0, 0] + x[..., 0, -1])
+    _, moved = speedrun.predict(Corner(), x, lambda pictures: pictures, shift=1)
+    # moved down and right, row 1 is reflected above row 0; moved up and left, row 1 is the first
+    down, up = x[..., 1, 1] + x[..., 1, 3], x[..., 1, 1] + x[..., 1, 3]
+    assert np.allclose(moved, summed + (down + up) / 2)
+    assert len(speedrun._moved(x, 1)) == 2
+    assert (speedrun._moved(x, 1)[0][..., 1:, 1:] == x[..., :-1, :-1]).all()
+    assert (speedrun._moved(x, 1)[1][..., :-1, :-1] == x[..., 1:, 1:]).all()
 
 
 @pytest.fixture
