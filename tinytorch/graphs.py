@@ -2,6 +2,7 @@
 
 Module 06 writes the walk. The steps are here, with a word for everything that can be wrong with a graph or a rule.
 """
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from tinytorch.core.utils import broadcast_shape
 
 FREED = "freed"                     # the origin of a tensor through which a walk has gone
+NOTHING = object()                  # a rule's gradient of an input whose gradient another thread makes
+VERSION = operator.attrgetter("version")
 
 
 def inputs_of(t):
@@ -24,7 +27,7 @@ def inputs_of(t):
     op, inputs, _, _, versions = t.origin
     if op.derivative is None:
         raise NotImplementedError(f"{op.__name__}() has no derivative yet: write one with @{op.__name__}.backward")
-    if versions != [x.version for x in (t, *inputs)]:
+    if versions != [t.version, *map(VERSION, inputs)]:
         raise RuntimeError(f"an input or the result of {op.__name__}() was changed after the forward pass: call backward() before that")
     return [x for x in inputs if x.requires_grad]
 
@@ -36,7 +39,7 @@ def first_gradient(loss, grad=None):
                          "or it was computed inside no_grad()")
     if grad is None and loss.size != 1:
         raise ValueError(f"backward() needs a scalar loss or a grad; this tensor is {loss.shape}: sum() or mean() it first")
-    grad = np.ones_like(loss.data) if grad is None else np.array(grad, dtype=np.float32)
+    grad = np.array(1, np.float32).reshape(loss.shape) if grad is None else np.array(grad, dtype=np.float32)
     if grad.shape != loss.shape:
         raise ValueError(f"backward() got a grad of shape {grad.shape} for a tensor of shape {loss.shape}")
     return grad
@@ -59,6 +62,8 @@ def input_gradients(t, grad):
     for place, (x, gx) in enumerate(zip(inputs, made, strict=True)):
         if x.requires_grad:
             gx = gx() if callable(gx) else gx
+            if gx is NOTHING:
+                continue
             if gx is None:
                 raise ValueError(f"the rule of {op.__name__}() returned None for input {place}: is a return missing?")
             gx = np.asarray(gx, dtype=np.float32)

@@ -11,71 +11,27 @@ side by side, and their gradients are added up: the same gradients, up to roundi
     optimizer.step()
 
 What differs from one thread: each part has batch normalisation statistics of its own (as in PyTorch's DataParallel; the running
-averages are the mean of the parts'), and dropout draws anew for each part.
+averages are the mean of the parts'), and dropout draws anew for each part. Small batches of plain rows are not shared at all.
 """
 
 import contextlib
 import copy
-import ctypes
-import functools
 import itertools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinytorch.blas import blas_threads, get_blas_threads, set_blas_threads, usable_cpus
 from tinytorch.core.tensor import Tensor
+from tinytorch.meeting import LARGE, Meeting, Parted
 
-SMALL = 1 << 17         # numbers below which sharing work among threads costs more than it saves
+__all__ = ["DataParallel", "Team", "blas_threads", "cut", "data_parallel", "get_blas_threads", "set_blas_threads", "team",
+           "usable_cpus", "use_threads"]
 
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def _openblas() -> tuple[Callable[[int], None], Callable[[], int]] | None:
-    """The functions that set and tell how many threads NumPy's own OpenBLAS uses; None where NumPy came without it."""
-    numpy = Path(np.__file__).parent
-    for folder in (numpy.with_name("numpy.libs"), numpy / ".dylibs"):
-        for library in folder.glob("*openblas*"):
-            loaded = ctypes.CDLL(str(library))
-            for prefix, suffix in (("scipy_openblas", "64_"), ("scipy_openblas", ""), ("openblas", "64_"), ("openblas", "")):
-                with contextlib.suppress(AttributeError):
-                    return getattr(loaded, f"{prefix}_set_num_threads{suffix}"), getattr(loaded, f"{prefix}_get_num_threads{suffix}")
-    return None
-
-
-def get_blas_threads() -> int | None:
-    """How many threads a matrix product uses; None where the BLAS library does not say."""
-    found = _openblas()
-    return int(found[1]()) if found else None
-
-
-def set_blas_threads(threads: int) -> bool:
-    """Let matrix products use that many threads, in the whole process. False where the BLAS library cannot be told."""
-    found = _openblas()
-    if found:
-        found[0](threads)
-    return bool(found)
-
-
-@contextlib.contextmanager
-def blas_threads(threads: int) -> Iterator[None]:
-    """That many threads per matrix product inside this block, in the whole process."""
-    before = get_blas_threads()
-    if before is None or before == threads:
-        yield
-        return
-    set_blas_threads(threads)
-    try:
-        yield
-    finally:
-        set_blas_threads(before)
+ALONE = 1 << 25         # rows times weights below which sharing a batch of plain rows costs more than it saves: some 2 ms of work
+SMALL = 1 << 19         # numbers below which sharing work among threads costs more than it saves
 
 
 def cut(n: int, parts: int) -> list[slice]:
@@ -141,42 +97,51 @@ class DataParallel:
 
     def __init__(self, gradients: Callable, team: Team):
         self.gradients, self.team = gradients, team
-        self.models: list = []
+        self.copies: list[Copy] = []
         self.layers: list = []          # of the model when it was copied
 
     def __call__(self, model: Any, loss: Callable, x: Any, y: Any) -> tuple[float, np.ndarray]:
         """Mean loss of the batch and the scores of all its rows, in order."""
-        layers = [layer for _, layer in model.named_modules()]
+        layers, parameters = [layer for _, layer in model.named_modules()], model.parameters()
         if len(layers) != len(self.layers) or any(one is not other for one, other in zip(layers, self.layers, strict=True)):
-            self.models, self.layers = [model, *(_copy(model) for _ in range(self.team.threads - 1))], layers
+            self.copies, self.layers = [Copy(model) for _ in range(self.team.threads - 1)], layers
         x, y = (array.data if isinstance(array, Tensor) else np.asarray(array) for array in (x, y))
+        if x.ndim == 2 and len(x) * sum(p.size for p in parameters) < ALONE:
+            with blas_threads(1):
+                return self.gradients(model, loss, Tensor(x), y)
         parts = cut(len(x), min(self.team.threads, max(1, len(x) // 2)))         # batch normalisation needs two rows
-        models = self.models[:len(parts)]
-        for other in models[1:]:
-            _follow(other, model)
+        copies = self.copies[:len(parts) - 1]
+        buffers = _buffers(model, parameters) if any(other.buffered for other in copies) else []
+        for other in copies:
+            other.follow(layers, parameters, buffers)
+        meeting = Meeting(len(parts), [p.data for p in parameters if p.ndim == 2 and p.size >= LARGE])
 
-        def work(model: Any, part: slice) -> tuple[float, np.ndarray]:
+        def work(number: int, model: Any, part: slice) -> tuple[float, np.ndarray]:
             share = len(x[part]) / len(x)
             weighed = loss if share == 1 else lambda scores, targets: loss(scores, targets) * share
-            return self.gradients(model, weighed, Tensor(x[part]), y[part])
+            with meeting.seat(number):
+                return self.gradients(model, weighed, Tensor(x[part]), y[part])
 
         with blas_threads(1):
-            results = self.team.map(work, models, parts)
-            self._add_up(models)
+            try:
+                with meeting.held() if meeting.weights and copies else contextlib.nullcontext():
+                    results = self.team.map(work, range(len(parts)), [model, *(other.model for other in copies)], parts)
+            except Parted as parted:
+                raise meeting.error or parted from None
+            self._add_up(parameters, copies)
+            if buffers:
+                _average(_buffers(model, parameters), [_buffers(other.model, other.parameters) for other in copies])
         return sum(value for value, _ in results), np.concatenate([scores for _, scores in results])
 
-    def _add_up(self, models: list) -> None:
-        """The copies' gradients and buffers into the model's."""
-        for own, *others in zip(*(model.parameters() for model in models), strict=True):
+    def _add_up(self, parameters: list, copies: list["Copy"]) -> None:
+        """The copies' gradients into the model's."""
+        for own, *others in zip(parameters, *(other.parameters for other in copies), strict=True):
             for other in others:
                 if own.grad is None or other.grad is None:
                     own.grad = own.grad if other.grad is None else other.grad
                 else:
                     self._add(own.grad, other.grad)
                 other.grad = None
-        for own, *others in zip(*(_buffers(model) for model in models), strict=True):
-            if others and own.dtype.kind == "f":
-                own += sum(other - own for other in others) / len(models)
 
     def _add(self, total: np.ndarray, more: np.ndarray) -> None:
         if total.size < SMALL or not (total.flags.c_contiguous and more.flags.c_contiguous):
@@ -193,27 +158,38 @@ def data_parallel(gradients: Callable, threads: int | None = None) -> DataParall
     return DataParallel(gradients, team())
 
 
-def _copy(model: Any) -> Any:
+class Copy:
     """A model that looks at the same parameters, but has gradients, buffers and generators of its own."""
-    shared: dict[int, Any] = {id(parameter.data): parameter.data for parameter in model.parameters()}
-    return copy.deepcopy(model, shared)         # deepcopy takes what it finds in this dictionary for copied already
+
+    def __init__(self, model: Any):
+        shared: dict[int, Any] = {id(parameter.data): parameter.data for parameter in model.parameters()}
+        self.model = copy.deepcopy(model, shared)         # deepcopy takes what it finds in this dictionary for copied already
+        self.layers = [layer for _, layer in self.model.named_modules()]
+        self.parameters = self.model.parameters()
+        self.buffered = bool(_buffers(self.model, self.parameters))
+
+    def follow(self, layers: list, parameters: list, buffers: list[np.ndarray]) -> None:
+        """Before a step: take over the model's parameters, buffers and modes; the generators depend on the model's."""
+        for mine, its in zip(self.parameters, parameters, strict=True):
+            if mine.data is not its.data:
+                mine.data = its.data
+            mine.grad, mine.requires_grad = None, its.requires_grad
+        for array, given in zip(_buffers(self.model, self.parameters) if self.buffered else [], buffers, strict=True):
+            array[...] = given
+        for layer, its_layer in zip(self.layers, layers, strict=True):
+            layer.training = its_layer.training
+            for name, value in vars(its_layer).items():
+                if isinstance(value, np.random.Generator):
+                    setattr(layer, name, np.random.default_rng(value.integers(2**63)))
 
 
-def _follow(other: Any, model: Any) -> None:
-    """Before a step: the copy has the model's parameters, buffers and modes; its generators depend on the model's."""
-    for mine, its in zip(other.parameters(), model.parameters(), strict=True):
-        if mine.data is not its.data:
-            mine.data = its.data
-        mine.grad, mine.requires_grad = None, its.requires_grad
-    for mine, its in zip(_buffers(other), _buffers(model), strict=True):
-        mine[...] = its
-    for (_, mine), (_, its) in zip(other.named_modules(), model.named_modules(), strict=True):
-        mine.training = its.training
-        for name, value in vars(its).items():
-            if isinstance(value, np.random.Generator):
-                setattr(mine, name, np.random.default_rng(value.integers(2**63)))
+def _buffers(model: Any, parameters: list) -> list[np.ndarray]:
+    learned = {id(parameter.data) for parameter in parameters}
+    return [array for array in model.named_arrays().values() if id(array) not in learned]
 
 
-def _buffers(model: Any) -> list[np.ndarray]:
-    learned = {name for name, _ in model.named_parameters()}
-    return [array for name, array in model.named_arrays().items() if name not in learned]
+def _average(buffers: list[np.ndarray], copies: list[list[np.ndarray]]) -> None:
+    """Running averages of the model become the mean of its own and those of the copies."""
+    for own, *others in zip(buffers, *copies, strict=True):
+        if own.dtype.kind == "f":
+            own += sum(other - own for other in others) / (len(others) + 1)

@@ -8,7 +8,7 @@ numbers, so that a run that was killed goes on to the numbers that it would have
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch import modelfiles, randomness
+from tinytorch.blas import blas_threads
 from tinytorch.core.tensor import Tensor
 from tinytorch.progress import Progress
 
@@ -53,7 +54,7 @@ class Run:
         self.path = None if checkpoint_path is None else beside(checkpoint_path) if save_best else Path(checkpoint_path)
         self.epoch, self.step, self.place, self.began = 0, 0, "", 0.0
         trainer.history = {}
-        self.progress = Progress(self.last_epoch, quiet)
+        self.progress, self.settings = Progress(self.last_epoch, quiet), ExitStack()
         if resume:
             self._resume(resume)
 
@@ -94,9 +95,12 @@ class Run:
         self.progress.end_of_epoch(self.epoch, row, seconds, last=self.epoch == self.last_epoch or self.stopper.worn_out)
 
     def __enter__(self) -> "Run":
+        if getattr(self.trainer.gradients, "threads", 0) == 1:          # one thread is one thread, in matrix products as well
+            self.settings.enter_context(blas_threads(1))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.settings.close()
         self.progress.close()
         if error is None:
             self._put_best_back()
@@ -170,7 +174,7 @@ class Run:
 def step_function(gradients: Callable, threads: int = 1) -> Callable:
     """`gradients(model, loss, x, y)`, which returns a batch's loss and scores, with a check that the loss is finite.
 
-    With more threads than one, each batch is shared among them by `tinytorch.parallel`.
+    With more threads than one, each batch is shared among them by `tinytorch.parallel`; with one, a `Run` lets matrix products use one.
     """
     if not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads={threads!r}: give a whole number from 1 on")
@@ -185,6 +189,7 @@ def step_function(gradients: Callable, threads: int = 1) -> Callable:
             raise FloatingPointError(not_finite(model, x, result[0]))
         return result
 
+    checked.threads = threads           # type: ignore[attr-defined]
     return checked
 
 

@@ -4,6 +4,7 @@ The rule by which a parameter moves is not here: it is `update` of an optimizer.
 Both are written in module 07.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +15,8 @@ from tinytorch import parallel, performance
 from tinytorch.core.tensor import Tensor
 
 BLOCK = 1 << 15         # numbers worked on at a time: with all they need, 128 KiB each, they stay in a core's own cache
-SHARED = 1 << 18        # numbers from which on several threads are faster than one
+SHARED = 1 << 20        # numbers from which on several threads are faster than one: with 300,000, waking the other costs what it saves
+LONG = 1 << 16          # the least that a thread works on at a time when work is shared
 
 
 def in_blocks(function: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK) -> None:
@@ -24,21 +26,26 @@ def in_blocks(function: Callable[..., None], *arrays: np.ndarray, size: int = BL
     as long as a block, they stay in the cache. Large arrays are shared among the threads of `parallel.team()`, after
     `performance.keep_memory()`: function may not keep anything between its calls. Arrays that are not laid out row by row are passed on.
     """
-    if arrays[0].size <= size or not all(array.flags.c_contiguous for array in arrays):
+    n, team = arrays[0].size, parallel.team()
+    if n <= size or not all([array.flags.c_contiguous for array in arrays]):
         function(*arrays)
         return
-    rows, team = [array.reshape(-1) for array in arrays], parallel.team()
-    # With short blocks threads mostly wait for Python's lock; with long ones, each block's memory is given back to the system by one
-    # thread and asked for by the next block, which costs more than two threads gain, unless the process keeps its memory.
-    shared = team.threads > 1 and arrays[0].size >= SHARED and performance.memory_kept
-    size = max(size, SHARED // 2) if shared else size
+    rows = [array.reshape(-1) for array in arrays]
 
     def work(part: slice) -> None:
-        for start in range(part.start, part.stop, size):
-            block = slice(start, min(start + size, part.stop))
-            function(*[row[block] for row in rows])
+        length = part.stop - part.start
+        block = math.ceil(length / max(1, round(length / size)))            # equal ones, about as long as asked for
+        for start in range(part.start, part.stop, block):
+            end = min(start + block, part.stop)
+            function(*[row[start:end] for row in rows])
 
-    team.map(work, parallel.cut(arrays[0].size, team.threads if shared else 1))
+    # With short blocks threads mostly wait for Python's lock; with long ones, each block's memory is given back to the system by one
+    # thread and asked for by the next block, which costs more than two threads gain, unless the process keeps its memory.
+    if team.threads > 1 and n >= SHARED and performance.memory_kept:
+        size = max(size, LONG)
+        team.map(work, parallel.cut(n, team.threads))
+    else:
+        work(slice(0, n))
 
 
 class Stepper:
@@ -146,8 +153,8 @@ class Stepper:
         for name in names:
             if name not in state:
                 state[name] = np.zeros_like(data)
-        state["step"] = state.get("step", 0) + 1
-        in_blocks(lambda *arrays: self.update(*arrays, step=state["step"], **options), data, grad, *[state[name] for name in names])
+        state["step"] = step = state.get("step", 0) + 1
+        in_blocks(functools.partial(self.update, step=step, **options), data, grad, *[state[name] for name in names])
         p.data = data
 
     # going on another day
@@ -260,11 +267,20 @@ def _gradient(name: str, p: Tensor) -> np.ndarray | None:
     grad = np.asarray(p.grad, dtype=np.float32, order="C")
     if grad.shape != p.shape:
         raise ValueError(f"the gradient of {name} should have its shape {p.shape}, it has {grad.shape}")
-    if not (np.isfinite(np.vdot(grad, grad)) or np.isfinite(grad).all()):      # the first is one number, but a square may overflow
+    if not (math.isfinite(_square(grad)) or np.isfinite(grad).all()):      # the first is one number, but a square may overflow
         found = "nan" if np.isnan(grad).any() else "inf"
         raise FloatingPointError(f"the gradient of {name} {p.shape} holds {found}, so nothing was moved: lower the rate, clip the "
                                  "gradients, or look for log(0) and 0 / 0 in the loss")
     return grad
+
+
+def _square(grad: np.ndarray) -> float:
+    """The sum of squares of a gradient; large ones are shared among the threads of `parallel.team()`."""
+    team = parallel.team()
+    if team.threads == 1 or grad.size < SHARED:
+        return np.vdot(grad, grad)
+    row = grad.reshape(-1)
+    return sum(team.map(lambda part: np.vdot(row[part], row[part]), parallel.cut(row.size, team.threads)))
 
 
 NOT_NEGATIVE = (lambda x: 0 <= x < math.inf), "a number that is not negative"

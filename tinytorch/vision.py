@@ -1,11 +1,14 @@
-"""Given parts of module 09: the kernels that repeat its ideas (one filter per channel, the mean of a window), the rule of batch
-normalisation, groups, and the words in which a wrong input is refused.
+"""Given parts of module 09: the kernels that repeat its ideas (one filter per channel, the mean of a window), the rules of batch
+normalisation and of pooling side by side, groups, and the words in which a wrong input is refused.
 
 Pictures are (N, C, H, W) outside and channels last inside, as in `tinytorch.windows`.
 """
 
+import functools
+
 import numpy as np
 
+from tinytorch import narrowing
 from tinytorch.core.layers import Module, as_tensor
 from tinytorch.core.tensor import concat, op
 from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts
@@ -28,9 +31,14 @@ def check_groups(channels, filters, groups):
 
 
 def in_groups(conv, groups, x, weight, bias=None, **options):
-    """`conv` for each group of channels with the filters of that group, side by side; one filter per channel has its own kernel."""
+    """`conv` for each group of channels with the filters of that group, side by side.
+
+    Where another way is cheaper that is taken: one filter per channel has its own kernel, one pixel at a time see `narrowing`.
+    """
     inputs = [weight] if bias is None else [weight, bias]
-    filters, channels = weight.shape[:2]
+    filters, channels, *kernel = weight.shape
+    if groups == 1 and narrowing.fits(kernel, **options):
+        return narrowing.either_way(conv)(x, *inputs, padding=options["padding"])
     if groups == 1:
         return conv(x, *inputs, **options)
     if channels == 1 and filters == groups:
@@ -49,9 +57,13 @@ def describe_conv(layer):
 
 
 class Pool2d(Module):
-    """Windows of kernel_size, `stride` apart (default: side by side), made one number each by `function`, the op of a subclass."""
+    """Windows of kernel_size, `stride` apart (default: side by side), made one number each by `function`, the op of a subclass.
+
+    `side_by_side`, if there is one, is an op that gives the same and has a cheaper rule for windows that neither overlap nor have a rim.
+    """
 
     function: op
+    side_by_side: op | None = None
 
     def __init__(self, kernel_size, stride=None, padding=0):
         self.kernel, self.padding = pair(kernel_size), pair(padding, least=0)
@@ -60,10 +72,33 @@ class Pool2d(Module):
             raise ValueError(f"padding {self.padding} is more than half of the kernel {self.kernel}: some windows would be all rim")
 
     def forward(self, x):
-        return type(self).function(pictures(x), kernel=self.kernel, stride=self.stride, padding=self.padding)
+        function = type(self).function
+        if self.side_by_side is not None and self.stride == self.kernel and not any(self.padding):
+            function = self.side_by_side
+        return function(pictures(x), kernel=self.kernel, stride=self.stride, padding=self.padding)
 
     def extra_repr(self):
         return f"{self.kernel}, stride={self.stride}, padding={self.padding}"
+
+
+@functools.cache
+def largest_side_by_side(pool):
+    """An op that gives what `pool`, the op max_pool2d, gives, with a rule that writes each pixel once: it is in one window only."""
+    def rule(grad, out, x, *, kernel, stride, padding):
+        x, out, grad = channels_last(x), channels_last(out), channels_last(grad)
+        gx, (height, width) = np.empty_like(x), (kernel[0] * out.shape[1], kernel[1] * out.shape[2])
+        gx[:, height:], gx[:, :, width:] = 0, 0                 # what no whole window covers
+        *cells, last = [under for _, under in shifts(kernel, stride, out.shape[1:3])]
+        for part in blocks(len(x), 4, *x.shape[1:]):            # four, for all that is as long as x or a part of it
+            left = grad[part].copy()
+            for under in cells:                                 # the first of equal pixels gets all
+                left -= np.multiply(left, x[part][under] == out[part], out=gx[part][under])
+            gx[part][last] = left                               # it has an owner, and nobody else is left
+        return channels_first(gx)
+
+    made = op(pool.forward, pool.__name__)
+    made.backward(rule)
+    return made
 
 
 class GlobalAvgPool2d(Module):
@@ -142,8 +177,11 @@ def batch_norm2d_rule(grad, kept, x, gain, bias, *, running=None, momentum=0.1, 
         scale, gx = gain * inverse, np.empty_like(grad)
         slope = -scale * inverse * ggain / len(rows) * training     # the batch's own mean and variance
         shift = -scale * gbias / len(rows) * training - slope * mean    # answer to every number in it
-        for part in blocks(*grad.shape):
-            gx[part] = grad[part] * scale + rows[part] * slope + shift
+        for part in blocks(len(grad), 4, c):                # four: three arrays as long as a block, and what the cache needs itself
+            answer = rows[part] * slope
+            answer += shift
+            answer += np.multiply(grad[part], scale, out=gx[part])
+            gx[part] = answer
         return channels_first(gx.reshape(n, h, w, c))
 
     return for_x, ggain, gbias

@@ -89,7 +89,7 @@ def channel_sums(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
 def channel_moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance (over n) of each column of rows (n, C); the variance from differences to the mean, which cannot cancel."""
     mean, total = channel_sums(rows) / len(rows), np.zeros(rows.shape[1], np.float64)
-    for part in blocks(*rows.shape):
+    for part in blocks(len(rows), 4, rows.shape[1]):        # four: read and squared where they are still near
         centred = rows[part] - mean
-        total += np.ones(len(centred), rows.dtype) @ (centred * centred)
+        total += np.ones(len(centred), rows.dtype) @ np.multiply(centred, centred, out=centred)
     return mean.astype(rows.dtype), (total / len(rows)).astype(rows.dtype)

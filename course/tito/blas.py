@@ -1,9 +1,11 @@
 """Which BLAS NumPy multiplies matrices with, how many threads it uses, and how fast it is here."""
 
-import ctypes
-import os
 import time
-from pathlib import Path
+
+from tinytorch.blas import get_blas_threads as threads
+from tinytorch.blas import usable_cpus
+
+__all__ = ["gflops", "name", "threads", "usable_cpus"]
 
 
 def name() -> str:
@@ -13,22 +15,6 @@ def name() -> str:
     if not details.get("found", bool(details.get("name"))):
         return ""
     return f"{details.get('name', '')} {details.get('version', '')}".strip()
-
-
-def threads() -> int | None:
-    """How many threads this process's OpenBLAS uses; None where the library does not say."""
-    import numpy as np
-    for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*"):
-        loaded = ctypes.CDLL(str(library))
-        for symbol in ("scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads", "openblas_get_num_threads"):
-            if hasattr(loaded, symbol):
-                return int(getattr(loaded, symbol)())
-    return None
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gflops(size: int = 512) -> float:

@@ -103,8 +103,7 @@ def tinytorch_step(workload: str, threads: int, settings: list[str]) -> Callable
         loss = CrossEntropyLoss(label_smoothing=0.2)
     else:
         optimizer, loss = Adam(model.parameters(), lr=0.001), CrossEntropyLoss()
-    shared = threads > 1 and workload != "mlp"              # an MLP's batch is too small to be worth sharing
-    gradients = data_parallel(loss_and_gradients, threads) if shared else loss_and_gradients
+    gradients = data_parallel(loss_and_gradients, threads) if threads > 1 else loss_and_gradients
     return lambda: take_step(model, loss, optimizer, Tensor(x), y, gradients=gradients)[0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from course.checkpoints.run import OWN, capability, functions, run
-from course.curriculum import checkpoints, find_checkpoint, find_module
+from course.curriculum import checkpoints, find_checkpoint, find_module, modules
 
 REPO = Path(__file__).resolve().parents[2]
 CORE = REPO / "tinytorch" / "core"
@@ -54,6 +54,15 @@ def workspace(folder: Path, **replaced: str) -> Path:
 
 def outcome(number: str, folder: Path) -> list:
     return list(run(find_checkpoint(number), folder))
+
+
+@pytest.mark.parametrize("checkpoint", [checkpoint for checkpoint in checkpoints() if checkpoint.ready], ids=lambda one: one.number)
+def test_it_asks_for_no_module_that_comes_later(checkpoint):
+    last = max(checkpoint.after)
+    later = {f"tinytorch.core.{module.export}" for module in modules() if module.export and module.number > last}
+    text = next((REPO / "course" / "checkpoints").glob(f"checkpoint_{checkpoint.number}_*.py")).read_text()
+    imported = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+    assert not imported & later, f"checkpoint {checkpoint.number} follows module {last} and imports {imported & later}"
 
 
 @pytest.mark.parametrize("number", [*PIECES, *PARTS])

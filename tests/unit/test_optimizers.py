@@ -14,6 +14,7 @@ from tests.need import need
 from tinytorch import parallel, performance, stepping
 from tinytorch.core.optimizers import SGD, Adam, AdamW, CosineLR, OneCycleLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
 from tinytorch.core.tensor import Tensor
+from tinytorch.inplace import in_place
 from tinytorch.memory import peak_bytes
 from tinytorch.stepping import Schedule, Stepper, in_blocks
 
@@ -534,3 +535,47 @@ def test_a_small_net_learns_real_digits_with_every_optimizer():
 def test_blocks_stay_in_a_cache():
     """Adam's rule uses the parameter, its gradient, m, v and at most five arrays on the way."""
     assert 9 * 4 * stepping.BLOCK <= 1.25 * 2**20
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (400, 300)])
+def test_adam_in_place_moves_everything_as_its_direction_does(kind, shape):
+    class Readable(kind):
+        def direction(self, *arrays, **options):                # a direction of its own is asked
+            return super().direction(*arrays, **options)
+
+    random = np.random.default_rng(0)
+    start, grads = random.normal(size=shape), [(random.normal(size=shape) * 10.0 ** n).astype(np.float32) for n in (-4, 0, 2)]
+    ends = []
+    for each in (kind, Readable):
+        p = Tensor(start, requires_grad=True)
+        optimizer = each([p], lr=0.01, weight_decay=0.1)
+        for grad in grads:
+            p.grad = grad.copy()
+            optimizer.step()
+        np.testing.assert_array_equal(p.grad, grads[-1])
+        ends.append([p.data, optimizer.state[0]["m"], optimizer.state[0]["v"]])
+    for got, want in zip(*ends, strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-9)
+
+
+def test_in_place_leaves_another_rule_alone():
+    class Uncorrected(Optimizer):
+        def __init__(self, parameters=None, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+            super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+        def direction(self, grad, m, v, *, betas, eps, step):
+            m += (1 - betas[0]) * (grad - m)
+            v += (1 - betas[1]) * (grad * grad - v)
+            return m / (np.sqrt(v) + eps)
+
+    class Unwritten(Uncorrected):
+        def direction(self, *arrays, **options):
+            raise NotImplementedError("write it")
+
+    class Right(Uncorrected):
+        direction = Adam.direction
+
+    for kind, replaced in ((Uncorrected, False), (Unwritten, False), (Right, True)):
+        in_place(kind)
+        assert ("update" in vars(kind)) is replaced

@@ -14,8 +14,13 @@ from tinytorch.core.layers import Dropout, Linear, Sequential
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.optimizers import SGD
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
-from tinytorch.core.tensor import Tensor
+from tinytorch.core.tensor import Tensor, matmul
 from tinytorch.core.training import loss_and_gradients
+
+
+@pytest.fixture(autouse=True)
+def small_batches_are_shared(monkeypatch):
+    monkeypatch.setattr(parallel, "ALONE", 0)
 
 
 def numbers(seed, *shape):
@@ -180,3 +185,70 @@ def test_a_shared_step_trains():
         optimizer.step()
     parallel.use_threads(1)
     assert values[-1] < values[0] / 2
+
+
+@pytest.mark.parametrize("batch", [2, 7])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_meet_at_large_weights_give_the_gradients_of_one(threads, batch, monkeypatch):
+    monkeypatch.setattr(parallel, "LARGE", 50)
+    first = Linear(13, 9)
+    model, loss = Sequential(first, ReLU(), Linear(9, 13), first, ReLU(), Linear(9, 7)), CrossEntropyLoss()     # one weight serves twice
+    x, y = numbers(0, batch, 13), np.arange(batch) % 7
+    value, scores = loss_and_gradients(model, loss, Tensor(x), y)
+    wanted = [p.grad for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None
+    step = parallel.DataParallel(loss_and_gradients, parallel.Team(threads))
+    for times in (1, 2):
+        got_value, got_scores = step(model, loss, x, y)
+        assert abs(got_value - value) < 1e-5
+        np.testing.assert_allclose(got_scores, scores, rtol=1e-4, atol=1e-5)
+        for p, want in zip(model.parameters(), wanted, strict=True):
+            np.testing.assert_allclose(p.grad, times * want, rtol=1e-4, atol=1e-5)
+
+
+def test_threads_that_meet_need_no_gradient_of_a_frozen_weight(monkeypatch):
+    monkeypatch.setattr(parallel, "LARGE", 50)
+    model, loss, x, y = Sequential(Linear(13, 9), ReLU(), Linear(9, 7)), CrossEntropyLoss(), numbers(0, 6, 13), np.arange(6) % 7
+    model[0].weight.requires_grad = False
+    loss_and_gradients(model, loss, Tensor(x), y)
+    wanted, plain = [p.grad for p in model.parameters()], (matmul.forward, matmul.derivative)
+    for p in model.parameters():
+        p.grad = None
+    parallel.DataParallel(loss_and_gradients, parallel.Team(2))(model, loss, x, y)
+    assert model[0].weight.grad is None
+    assert (matmul.forward, matmul.derivative) == plain
+    for p, want in zip(model.parameters()[1:], wanted[1:], strict=True):
+        np.testing.assert_allclose(p.grad, want, rtol=1e-4, atol=1e-5)
+
+
+def test_nobody_waits_at_a_large_weight_for_who_took_another_way(monkeypatch):
+    class Choosy(Linear):
+        def forward(self, x):
+            if x.data[0, 0] < 0:
+                return super().forward(x)
+            if x.data[0, 1] < 0:
+                raise KeyError("no way")
+            return x[:, :9] + self.bias
+
+    monkeypatch.setattr(parallel, "LARGE", 50)
+    step = parallel.DataParallel(loss_and_gradients, parallel.Team(2))
+    met, passed_by, failed = (-1, 1), (1, 1), (1, -1)           # the signs of what the first row of a part begins with
+    for ways, error, says in [((met, passed_by), RuntimeError, "different ways"), ((met, failed), KeyError, "no way"),
+                              ((failed, met), KeyError, "no way")]:
+        x = np.abs(numbers(0, 4, 13))
+        x[::2, :2] *= ways
+        with pytest.raises(error, match=says):
+            step(Choosy(13, 9), CrossEntropyLoss(), x, np.zeros(4, int))
+
+
+def test_a_small_batch_of_plain_rows_is_not_shared(monkeypatch):
+    monkeypatch.undo()
+    seen, model = [], Linear(6, 3)
+
+    def gradients(model, loss, x, y):
+        seen.append((len(x), parallel.get_blas_threads()))
+        return loss_and_gradients(model, loss, x, y)
+
+    parallel.DataParallel(gradients, parallel.Team(2))(model, CrossEntropyLoss(), numbers(0, 8, 6), np.arange(8) % 3)
+    assert seen in ([(8, 1)], [(8, None)])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import windows
+from tinytorch import narrowing, windows
 from tinytorch.core import cnn, spatial
 from tinytorch.core.activations import ReLU
 from tinytorch.core.autograd import no_grad
@@ -102,6 +102,23 @@ def test_conv2d_agrees_with_pytorch(torch, case, filters, order, with_bias, seed
 
 @pytest.mark.oracle
 @patient
+@given(st.data(), st.integers(1, 5), st.integers(1, 5), orders, st.booleans(), st.integers(0, 9))
+def test_a_layers_convolution_agrees_with_pytorch_narrowing_or_not(torch, data, channels, filters, order, with_bias, seed):
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padding = tuple(data.draw(st.integers(0, k)) for k in kernel)          # k is one more than narrowing can do
+    size = [data.draw(st.integers(max(1, k - 2 * p), 7)) for k, p in zip(kernel, padding, strict=True)]
+    layer = Conv2d(channels, filters, kernel, padding=padding, bias=with_bias)
+    arrays = [numbers(seed, data.draw(side), channels, *size), layer.weight.data, numbers(seed + 1, filters)][:2 + with_bias]
+
+    def ours(x, weight, bias=None):
+        layer.weight, layer.bias = weight, bias
+        return layer(x)
+
+    agree(torch, ours, lambda *t: torch.nn.functional.conv2d(*t, padding=padding), *arrays, order=order)
+
+
+@pytest.mark.oracle
+@patient
 @given(geometry(), orders, st.booleans(), st.integers(0, 9))
 def test_depthwise_convolution_agrees_with_pytorch(torch, case, order, with_bias, seed):
     peer = torch.nn.functional.conv2d
@@ -135,6 +152,16 @@ def test_max_pooling_agrees_with_pytorch_also_where_numbers_are_equal(torch, cas
     x = np.round(numbers(seed, *shape)) + np.float32(0) if ties else numbers(seed, *shape)
     agree(torch, lambda t: max_pool2d(t, kernel=kernel, stride=stride, padding=padding), lambda t: peer(t, kernel, stride, padding), x,
           order=order)
+
+
+@pytest.mark.oracle
+@patient
+@given(st.tuples(side, side, st.integers(3, 8), st.integers(3, 8)), st.tuples(side, side), st.sampled_from([None, None, (2, 1)]),
+       st.booleans(), orders, st.booleans(), st.integers(0, 9))
+def test_a_pooling_layer_agrees_with_pytorch_side_by_side_or_not(torch, shape, kernel, stride, rim, order, ties, seed):
+    x = np.round(numbers(seed, *shape)) + np.float32(0) if ties else numbers(seed, *shape)
+    padding = tuple(k // 2 for k in kernel) if rim else (0, 0)
+    agree(torch, MaxPool2d(kernel, stride, padding), lambda t: torch.nn.functional.max_pool2d(t, kernel, stride, padding), x, order=order)
 
 
 @pytest.mark.oracle
@@ -219,8 +246,12 @@ def slopes(function, arrays, weighting, eps=1e-5):
 
 RULES = {
     "conv2d": (conv2d, {"stride": (2, 1), "padding": (1, 0)}, [(2, 3, 5, 4), (4, 3, 3, 2), (4,)]),
+    "fewer filters than channels": (narrowing.either_way(conv2d), {"padding": (1, 0)}, [(2, 3, 5, 4), (2, 3, 3, 2), (2,)]),
+    "more filters than channels": (narrowing.either_way(conv2d), {"padding": (0, 2)}, [(2, 2, 4, 5), (3, 2, 2, 3), (3,)]),
+    "filters three times as large as the pictures": (narrowing.either_way(conv2d), {"padding": (3, 2)}, [(2, 2, 2, 2), (1, 2, 6, 6)]),
     "depthwise": (depthwise_conv2d, {"stride": (1, 2), "padding": (0, 1)}, [(2, 3, 5, 4), (3, 1, 2, 3), (3,)]),
     "max pool": (max_pool2d, {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}, [(2, 3, 5, 4)]),
+    "max pool, side by side": (MaxPool2d.side_by_side, {"kernel": (2, 3), "stride": (2, 3), "padding": (0, 0)}, [(2, 3, 5, 7)]),
     "average pool": (avg_pool2d, {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}, [(2, 3, 5, 4)]),
     "batch norm": (batch_norm2d, {}, [(3, 2, 2, 3), (2,), (2,)]),
     "batch norm, running": (batch_norm2d, {"training": False, "running": (np.array([0.3, -1]), np.array([0.5, 2]))},
@@ -251,7 +282,10 @@ def test_rules_are_the_slopes_of_their_ops(name):
 def test_small_blocks_give_the_same_numbers(monkeypatch):
     arrays = [numbers(0, 7, 3, 9, 8), numbers(1, 5, 3, 3, 3), numbers(2, 5)]
     depthwise = [arrays[0], numbers(1, 3, 1, 3, 3)]
-    calls = {conv2d: (arrays, {"padding": (1, 1)}), depthwise_conv2d: (depthwise, {"padding": (1, 1)}), max_pool2d: (arrays[:1], {}),
+    narrow = [arrays[0], numbers(1, 2, 3, 3, 3), numbers(2, 2)]
+    calls = {conv2d: (arrays, {"padding": (1, 1)}), narrowing.either_way(conv2d): (narrow, {"padding": (1, 1)}),
+             depthwise_conv2d: (depthwise, {"padding": (1, 1)}), max_pool2d: (arrays[:1], {}),
+             MaxPool2d.side_by_side: (arrays[:1], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
              avg_pool2d: (arrays[:1], {}), batch_norm2d: ([arrays[0], numbers(3, 3), numbers(4, 3)], {})}
 
     def results():
@@ -272,7 +306,9 @@ def test_small_blocks_give_the_same_numbers(monkeypatch):
 def test_no_op_changes_its_inputs_or_the_gradient_it_gets():
     x, gain = numbers(0, 2, 3, 6, 6), numbers(1, 3)
     for op, arrays, options in [(conv2d, [x, numbers(2, 4, 3, 3, 3), numbers(3, 4)], {"padding": (1, 1)}),
+                                (narrowing.either_way(conv2d), [x, numbers(2, 2, 3, 3, 3), numbers(3, 2)], {"padding": (1, 1)}),
                                 (depthwise_conv2d, [x, numbers(2, 3, 1, 3, 3)], {}), (max_pool2d, [x], {}), (avg_pool2d, [x], {}),
+                                (MaxPool2d.side_by_side, [x], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
                                 (batch_norm2d, [x, gain, gain], {})]:
         before = [array.copy() for array in arrays]
         out = op(*[Tensor(array, requires_grad=True) for array in arrays], **options)
@@ -281,12 +317,26 @@ def test_no_op_changes_its_inputs_or_the_gradient_it_gets():
         out.backward(grad)
         assert all((old == new).all() for old, new in zip(before, arrays, strict=True)), op.__name__
         assert (grad == weighting).all(), op.__name__
+        last = memory(grad, "last")                             # as it arrives from another layer, when nothing need be copied
+        made = op.derivative(last, op.forward(*arrays, **options), *arrays, **options) if op is not batch_norm2d else ()
+        for part in made if isinstance(made, tuple) else ():
+            if callable(part):
+                part()
+        assert (last == weighting).all(), op.__name__
+
+
+def test_numbers_moved_out_of_sight_meet_nothing():
+    for move in range(-9, 10):
+        there, here = narrowing.overlap(4, move, 6)
+        want = [place for place in range(6) if 0 <= place - move < 4]
+        assert list(range(6))[there] == want
+        assert [n + move for n in list(range(4))[here]] == want
 
 
 def test_results_lie_channels_last_and_the_next_layer_copies_nothing():
     x = Conv2d(3, 4, 3)(numbers(0, 2, 3, 6, 6))
     assert np.shares_memory(windows.channels_last(x.data), x.data)
-    for layer in (MaxPool2d(2), AvgPool2d(2), BatchNorm2d(4), ReLU(), Conv2d(4, 4, 1), Conv2d(4, 4, 1, groups=4)):
+    for layer in (MaxPool2d(2), AvgPool2d(2), BatchNorm2d(4), ReLU(), Conv2d(4, 4, 1), Conv2d(4, 2, 3), Conv2d(4, 4, 1, groups=4)):
         out = layer(x).data
         assert np.shares_memory(windows.channels_last(out), out), layer
 
@@ -299,6 +349,7 @@ def test_the_gradient_of_pictures_is_not_made_unless_wanted():
 def test_an_empty_batch_goes_through():
     x = np.zeros((0, 3, 6, 6), np.float32)
     assert Conv2d(3, 4, 3)(x).shape == (0, 4, 4, 4)
+    assert Conv2d(3, 2, 3)(x).shape == (0, 2, 4, 4)
     assert MaxPool2d(2)(x).shape == (0, 3, 3, 3)
     assert BatchNorm2d(3).eval()(x).shape == (0, 3, 6, 6)
 
@@ -307,6 +358,7 @@ def test_an_empty_batch_goes_through():
     (lambda: Conv2d(3, 4, 3)(np.ones((2, 5, 8, 8))), r"expected 3 channels, got 5: .*\(2, 5, 8, 8\)"),
     (lambda: Conv2d(3, 4, 3)(np.ones((3, 8, 8))), r"\(N, C, H, W\), got \(3, 8, 8\)"),
     (lambda: Conv2d(3, 4, 9)(np.ones((2, 3, 8, 7))), r"a kernel of \(9, 9\) does not fit into pictures of \(8, 7\)"),
+    (lambda: Conv2d(3, 2, 9)(np.ones((2, 3, 8, 7))), r"a kernel of \(9, 9\) does not fit into pictures of \(8, 7\)"),
     (lambda: Conv2d(3, 4, 3, groups=2), r"groups=2 must divide in_channels=3"),
     (lambda: Conv2d(3, 4, (3, 3, 3)), r"one whole number or a pair"),
     (lambda: Conv2d(3, 4, 2.5), r"one whole number or a pair"),

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import batches, modelfiles, progress, randomness, runs
+from tinytorch import batches, blas, modelfiles, progress, randomness, runs
 from tinytorch.core import training
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import BatchNorm1d, Dropout, Linear, Module, Sequential
@@ -136,11 +136,27 @@ def test_a_trainer_does_the_same_steps_as_a_loop_by_hand():
     assert weights(model) == weights(twin)
 
 
-def test_two_threads_learn_what_one_learns():
+def test_two_threads_learn_what_one_learns(monkeypatch):
+    monkeypatch.setattr("tinytorch.parallel.ALONE", 0)          # share small batches, too
     histories = [trainer(threads=threads).fit(some(), UNSEEN, epochs=3, quiet=True) for threads in (1, 2)]
     np.testing.assert_allclose(histories[0]["val_loss"], histories[1]["val_loss"], rtol=1e-3)
     with pytest.raises(ValueError, match="threads=0"):
         trainer(threads=0)
+
+
+def test_one_thread_is_one_thread_in_matrix_products_as_well():
+    before = blas.get_blas_threads()
+    if before is None:
+        pytest.skip("NumPy's BLAS does not say how many threads it uses")
+    with blas.blas_threads(2):
+        seen = []
+        trainer(threads=1).fit(some(), quiet=True, on_epoch=lambda *_: seen.append(blas.get_blas_threads()))
+        assert seen == [1]
+        assert blas.get_blas_threads() == 2
+        with pytest.raises(RuntimeError, match="stop"):
+            trainer(threads=1, gradients=lambda *_: (_ for _ in ()).throw(RuntimeError("stop"))).fit(some(), quiet=True)
+        assert blas.get_blas_threads() == 2
+    assert blas.get_blas_threads() == before
 
 
 def test_a_step_function_of_ones_own():
@@ -352,7 +368,8 @@ def long_trainer(threads=1):
 
 @pytest.mark.parametrize("save_best", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, save_best, threads):
+def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, save_best, threads, monkeypatch):
+    monkeypatch.setattr("tinytorch.parallel.ALONE", 0)
     options = {"epochs": 6, "save_best": save_best, "patience": 5, "quiet": True}
     whole = long_trainer(threads)
     want = whole.fit(some(), UNSEEN, checkpoint_path=tmp_path / "whole.pkl", **options)

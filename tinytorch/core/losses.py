@@ -79,7 +79,7 @@ def cross_entropy(scores, *, targets, label_smoothing=0.0):
     labels = class_labels(targets, check_labels(scores.shape, np.shape(targets)))
     logs, shares = log_softmax.forward(scores)
     rows = np.arange(len(logs))
-    loss = -logs[rows, labels].mean()
+    loss = -logs[rows, labels].sum() / len(logs)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * logs.mean()
     if label_smoothing: shares -= label_smoothing / scores.shape[1]

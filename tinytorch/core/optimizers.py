@@ -3,6 +3,7 @@
 """Optimizers: which way a parameter moves; schedules: how far, and when."""
 import math
 import numpy as np
+from tinytorch.inplace import in_place
 from tinytorch.stepping import Schedule, Stepper, between
 
 
@@ -63,6 +64,9 @@ class AdamW(Adam):
     def update(self, p, grad, m, v, *, lr, weight_decay, **options):
         p *= 1 - lr * weight_decay
         super().update(p, grad, m, v, lr=lr, **options)
+
+
+in_place(Adam)
 
 
 def clip_grad_norm(parameters, max_norm):

@@ -7,7 +7,7 @@ from tinytorch.core.tensor import op
 from tinytorch.modules import check_features
 from tinytorch.vision import (  # noqa: F401
     GlobalAvgPool2d, GlobalMaxPool2d, Pool2d, avg_pool2d, batch_norm2d_rule, check_groups, depthwise_conv2d, describe_conv,
-    in_groups, pictures)
+    in_groups, largest_side_by_side, pictures)
 from tinytorch.windows import (
     blocks, channel_moments, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts, windows)
 
@@ -57,7 +57,7 @@ def max_pool2d(x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
     """The largest number of each window, channel by channel: (N, C, H, W) -> (N, C, OH, OW)."""
     x = channels_last(x)
     out = np.full((len(x), *places(x.shape[1:3], kernel, stride, padding), x.shape[3]), -np.inf, x.dtype)
-    for part in blocks(*x.shape):
+    for part in blocks(len(x), 4, *x.shape[1:]):
         wide = pad(x[part], padding, -np.inf)
         for _, under in shifts(kernel, stride, out.shape[1:3]):
             np.maximum(out[part], wide[under], out=out[part])
@@ -68,7 +68,7 @@ def max_pool2d(x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
 def _(grad, out, x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
     x, out, grad = channels_last(x), channels_last(out), channels_last(grad)
     gx = np.zeros_like(x)
-    for part in blocks(*x.shape):
+    for part in blocks(len(x), 4, *x.shape[1:]):
         wide, gwide, left = pad(x[part], padding, np.nan), pad(gx[part], padding), grad[part].copy()
         for _, under in shifts(kernel, stride, out.shape[1:3]):
             share = left * (wide[under] == out[part])
@@ -112,7 +112,7 @@ class Conv2d(Module):
 
     def extra_repr(self): return describe_conv(self)
 
-class MaxPool2d(Pool2d): function = max_pool2d
+class MaxPool2d(Pool2d): function, side_by_side = max_pool2d, largest_side_by_side(max_pool2d)
 class AvgPool2d(Pool2d): function = avg_pool2d
 
 class BatchNorm2d(BatchNorm):

@@ -20,7 +20,8 @@
 # them by name, saves them, and puts them to work.
 #
 # At the end a network of your layers reads handwritten digits, is saved as plain arrays, comes back in a fresh network
-# with the same answers to the last digit, and reads on while half of its numbers are missing. About 175 minutes. Needed: `Tensor`, `op` and `@` from module 02, `relu` and `ReLU` from module 03.
+# with the same answers, and reads on while half of its numbers are missing. About 175 minutes. Needed: `Tensor`, `op` and
+# `@` from module 02, `relu` and `ReLU` from module 03.
 
 # %% nbgrader={"grade": false, "grade_id": "prerequisites", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import tempfile
@@ -192,13 +193,13 @@ plt.gca().set(xlabel="layer, 256 units with relu", ylabel="signal", xticks=range
 plt.legend(); plt.show()
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "walk-why", "locked": true, "schema_version": 3, "solution": false, "task": false}
-# All the others are straight lines on this scale: a constant factor per layer. This is why `Linear` will start with
-# `he_normal`, where PyTorch starts with a smaller spread: the networks of this course bend with relu.
+# All the others are straight lines on this scale: a constant factor per layer. So `Linear` will start with `he_normal`,
+# where PyTorch starts with a smaller spread.
 #
 # ## 2. Finding the numbers (45 minutes)
 #
 # A network is an object: its attributes hold arrays and other layers, some of them in lists. Training must find all
-# arrays, and so must saving. Nobody wants to write a list of them by hand, and a forgotten one would never learn.
+# arrays, and so must saving; one that is forgotten would never learn.
 #
 # So the objects are **walked**: what is inside, what is inside of that, with a name that tells the way.
 #
@@ -300,7 +301,7 @@ test_walk_names((p, {"q": (q, p)}, q), ["", "0", "1", "1.q", "1.q.0"])
 # | `state_dict()` | the same dict with copies |
 # | `load_state_dict(state)` | writes the numbers of `state`, name -> array, **into** the arrays that the module holds; `state` stays as it was |
 # | refuses | `ValueError`, and the module stays as it was, if a name is missing, unexpected or of another shape |
-# | its message | names all of them: `weight is missing`, `gain is unexpected`, `bias has shape (3,), this one has (2,)` |
+# | its message | names all of them: `weight is missing`, `gain is unexpected`, `bias has shape (3,), this one has (2,)` (the state's, then the module's) |
 #
 # <details><summary>Hint, after five minutes of trying</summary>
 # Collect all complaints in a list before you decide. NumPy fills an array in place with <code>[...]</code> on the left
@@ -455,6 +456,7 @@ for shape in [(), (5,), (6, 5), (3, 2, 2), (2, 3, 7)]: refuses(linear_shape, sha
 # | `weight` | a `Parameter` (inputs, outputs), from your `he_normal` |
 # | `bias` | a `Parameter` (outputs,) of zeros; `None` with `bias=False` |
 # | `forward(x)` | `x` is a Tensor already, `shape` the shape wanted; the result is a Tensor of that shape |
+# | made by | Tensor operations (`@`, `+`, `.reshape`), which module 06 will follow; `x.data` would be cut off |
 # | speed | **one** product of two matrices: the examples and words of `(10, 5, 6)` become 50 rows of 6 |
 # | example | weight `[[1, 2], [3, 4]]`, bias `[10, 20]`: `[[1, 1], [0, 2]]` gives `[[14, 26], [16, 28]]` |
 #
@@ -501,11 +503,11 @@ test_linear_start(30, 100)
 
 # %% nbgrader={"grade": true, "grade_id": "test-linear-forward", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
 def test_linear_forward(x, want, **options):
-    layer, numbers = Linear(2, 2, **options), {"weight": [[1, 2], [3, 4]], "bias": [10, 20]}
+    layer, numbers = Linear(2, 2, **options), {"weight": np.float32([[1, 2], [3, 4]]), "bias": np.float32([10, 20])}
     layer.load_state_dict({name: numbers[name] for name, _ in layer.named_parameters()})
     got = layer(x)
-    assert isinstance(got, Tensor), f"expected a Tensor, got a {type(got).__name__}"
     same(got, want, f"weight [[1, 2], [3, 4]], bias [10, 20] unless {options}, x = {x}")
+    assert getattr(got, "requires_grad", False), f"expected a Tensor made of self.weight (not its .data), got a {type(got).__name__}"
 test_linear_forward([[1, 1], [0, 2]], [[14, 26], [16, 28]])
 test_linear_forward([[[1, 1], [0, 2], [0, 0]]], [[[14, 26], [16, 28], [10, 20]]])
 test_linear_forward([[[1], [1]], [[0], [2]]], [[14, 26], [16, 28]])
@@ -634,7 +636,7 @@ print(f"you said {guess_batch} for 784-128-10")
 # | `x` | a Tensor of any shape; it stays as it was |
 # | `self.training` | False after `eval()`: then the result is `x` |
 # | `self.random` | this layer's own NumPy `Generator`: the same seed drops the same numbers, whatever else is drawn |
-# | returns | a Tensor: each number **for itself** 0 with probability `self.p`, else divided by `1 - self.p`; float32 throughout |
+# | returns | a Tensor, made by Tensor operations: each number **for itself** 0 with probability `self.p`, else divided by `1 - self.p` |
 # | limits | `p = 0` drops nothing; no loop over the numbers |
 #
 # <details><summary>Hint, after five minutes of trying</summary>
@@ -680,11 +682,10 @@ for p, shape in [(0.8, (60, 10, 5)), (0.1, (60, 50))]: test_dropout_training(p, 
 
 # %% nbgrader={"grade": true, "grade_id": "test-dropout-rest", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 def test_dropout_rest(layer, why):
-    got = layer([[1, -2, 3]])
-    assert isinstance(got, Tensor), f"expected a Tensor, got a {type(got).__name__}"
+    got = layer(Tensor([[1, -2, 3]], requires_grad=True))
     same(got, [[1, -2, 3]], f"[[1, -2, 3]] {why}")
-test_dropout_rest(Dropout(0.5).eval(), "after eval()")
-test_dropout_rest(Dropout(0.0), "with p=0")
+    assert getattr(got, "requires_grad", False), f"{why}: expected a Tensor made of x (not x.data), got a {type(got).__name__}"
+test_dropout_rest(Dropout(0.5).eval(), "after eval()"); test_dropout_rest(Dropout(0.0), "with p=0")
 ### BEGIN HIDDEN TESTS
 def drop(draws): randomness.manual_seed(5); layer = Dropout(0.5); randomness.generator().random(draws); return layer(np.ones((4, 6))).data
 same(drop(3), drop(0), "what is dropped after the same manual_seed, whatever else was drawn")
@@ -747,7 +748,7 @@ class Identity(Module): forward = staticmethod(as_tensor)
 # | variance | a batch is a little too uniform: before it is remembered, its variance is multiplied by n / (n - 1) |
 # | `forward`, your part | makes `out` of the Tensor `x`, features on axis 1: variance 1 and mean 0 over all `axes`; the rest is given |
 # | in training | by `normalize` with `axes` and `self.eps`; and `remember` is told the means and variances over `axes` (arrays) and the numbers per feature |
-# | after `eval()` | by `running_mean` and `running_var`, a spread being the root of variance + `self.eps`; nothing is remembered |
+# | after `eval()` | by Tensor operations with `running_mean` and `running_var`, a spread being the root of variance + `self.eps`; nothing is remembered |
 # | `column` | the shape to which an array of one number per feature is brought, so that it fits to `x` |
 # | example | momentum 0.1, the batch above: running means 0, 0 become 0.2, 2; running variances 1, 1 become 1.1, 20.9 |
 #
@@ -804,8 +805,8 @@ for seed, shape in [(1, (4, 2, 3)), (2, (2, 3, 2, 4))]: test_batchnorm_training(
 
 # %% nbgrader={"grade": true, "grade_id": "test-batchnorm-use", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 def test_batchnorm_use(x, want):
-    layer = BatchNorm(2)
-    layer.load_state_dict({"weight": [1, 2], "bias": [0, 5], "running_mean": [2, 20], "running_var": [4, 100]})
+    layer, state = BatchNorm(2), {"weight": [1, 2], "bias": [0, 5], "running_mean": [2, 20], "running_var": [4, 100]}
+    layer.load_state_dict({name: np.float32(numbers) for name, numbers in state.items()})
     same(layer.eval()(x), want, f"weight 1, 2, bias 0, 5, running means 2, 20, variances 4, 100, after eval() x = {x}")
     same(layer.running_mean, [2, 20], "running_mean after a call after eval()")
 for x, want in [([[2, 20], [4, 30]], [[0, 5], [1, 7]]), ([[0, 10]], [[-1, 3]])]: test_batchnorm_use(x, want)

@@ -365,7 +365,7 @@ for seed in range(2, 6): test_log_softmax_axis(seed, axis=seed % 3)
 # | `targets` | a list, array or Tensor of numbers, any shape; floats are welcome if they are whole |
 # | returns | an array of integers (`np.intp`) of the same shape |
 # | example | `[0, 2, 1]`, `Tensor([0, 2, 1])` and `[0.0, 2.0, 1.0]` with 3 classes all give `[0, 2, 1]` |
-# | refuses by `ValueError` | the first wrong one by name: `label 1.5 is not a whole number`, `label 3 is outside 0 to 2`, `label -1 is outside 0 to 2` |
+# | refuses by `ValueError` | by name the first that is not whole, else the first outside: `label 1.5 is not a whole number`, `label 3 is outside 0 to 2`, `label -1 is outside 0 to 2` |
 # | nasty cases | `nan` is not a whole number; `inf` is outside; what is no number at all is refused by `as_float32` |
 # | speed | no loop over the labels: a text has a million |
 #
@@ -444,7 +444,7 @@ def cross_entropy(scores, *, targets, label_smoothing=0.0):
     logs, shares = log_softmax.forward(scores)
     ### BEGIN SOLUTION
     rows = np.arange(len(logs))
-    loss = -logs[rows, labels].mean()
+    loss = -logs[rows, labels].sum() / len(logs)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * logs.mean()
     ### END SOLUTION
@@ -689,7 +689,7 @@ for name, tried in {"scores x 1": scores[400:], f"scores x {scale:.1f}": scale *
 # %% [markdown] nbgrader={"grade": false, "grade_id": "end", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## What you can do now
 #
-# In the middle line the reader is as sure as it is right. Nothing in its answers told you which line that would be; the loss did.
+# In the middle line the reader is about as sure as it is right. Nothing in its answers told you which line that would be; the loss did.
 #
 # You can say what each loss minds, keep logarithms and powers inside the float's range, find the three places where it ends, and
 # refuse shapes and labels that would go through in silence. `tito module complete 05` makes the losses part of your framework.

@@ -397,7 +397,7 @@ assert guess_paths > 0, f"expected any positive number, got {guess_paths}: a wro
 # %% nbgrader={"grade": false, "grade_id": "paths-measure", "locked": true, "schema_version": 3, "solution": false, "task": false}
 def paths_ms(n):
     y = doublings(n)[1]
-    return module_01.best_ms(lambda: by_paths(y, np.float32(1), {}), repeat=9 if n < 12 else 2)
+    return module_01.best_ms(lambda: by_paths(y, np.float32(1), {}), repeat=9 if n < 15 else 2)
 
 paths = {n: paths_ms(n) for n in (6, 9, 12, 15, 18)}
 for n, took in paths.items(): print(f"{n:2} doublings {took:10.3f} ms by paths")

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "question", "locked": true, "schema_version": 3, "solution": false, "task": false}
-# # Convolutions
+# # Module 09: Convolutions
 #
 # **The question: what does a convolution know that a linear layer does not?**
 #
@@ -56,7 +56,7 @@ from tinytorch.core.tensor import op
 from tinytorch.modules import check_features
 from tinytorch.vision import (  # noqa: F401
     GlobalAvgPool2d, GlobalMaxPool2d, Pool2d, avg_pool2d, batch_norm2d_rule, check_groups, depthwise_conv2d, describe_conv,
-    in_groups, pictures)
+    in_groups, largest_side_by_side, pictures)
 from tinytorch.windows import (
     blocks, channel_moments, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts, windows)
 
@@ -287,7 +287,7 @@ test_conv_sizes(3, (5, 16, 24, 40), (3, 16, 3, 3), padding=(1, 1))
 # contributions meet: in the example with G = 1 everywhere, the centre was in all four windows and collects 1 + 2 + 0 - 1 = 2.
 #
 # A matrix product cannot add where windows overlap, but this can: go through the **cells** of the kernel. The pixels under
-# cell (0, 1), one per place, are a regular grid, no pixel twice. `shifts(kernel, stride, size)` yields pairs `cell, under`:
+# cell (0, 1), one per place, are a regular grid, no pixel twice. `shifts(kernel, stride, (OH, OW))` yields pairs `cell, under`:
 # a cell (i, j), and that grid as an index; `wide[under]` has shape (n, OH, OW, channels).
 #
 # ### TODO 9.4: two loops of `conv2d`'s rule, 2 and 2 lines
@@ -449,7 +449,7 @@ def max_pool2d(x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
     """The largest number of each window, channel by channel: (N, C, H, W) -> (N, C, OH, OW)."""
     x = channels_last(x)
     out = np.full((len(x), *places(x.shape[1:3], kernel, stride, padding), x.shape[3]), -np.inf, x.dtype)
-    for part in blocks(*x.shape):
+    for part in blocks(len(x), 4, *x.shape[1:]):
         ### BEGIN SOLUTION
         wide = pad(x[part], padding, -np.inf)
         for _, under in shifts(kernel, stride, out.shape[1:3]):
@@ -492,7 +492,7 @@ test_pool(2, (5, 8, 100, 100), (2, 2), (2, 2), (0, 0))
 def _(grad, out, x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
     x, out, grad = channels_last(x), channels_last(out), channels_last(grad)
     gx = np.zeros_like(x)
-    for part in blocks(*x.shape):
+    for part in blocks(len(x), 4, *x.shape[1:]):
         wide, gwide, left = pad(x[part], padding, np.nan), pad(gx[part], padding), grad[part].copy()
         ### BEGIN SOLUTION
         for _, under in shifts(kernel, stride, out.shape[1:3]):
@@ -594,7 +594,7 @@ class Conv2d(Module):
 
     def extra_repr(self): return describe_conv(self)
 
-class MaxPool2d(Pool2d): function = max_pool2d
+class MaxPool2d(Pool2d): function, side_by_side = max_pool2d, largest_side_by_side(max_pool2d)
 class AvgPool2d(Pool2d): function = avg_pool2d
 
 class BatchNorm2d(BatchNorm):

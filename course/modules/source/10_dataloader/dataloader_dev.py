@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "question", "locked": true, "schema_version": 3, "solution": false, "task": false}
-# # Data loading
+# # Module 10: Data loading
 #
 # **The question: what does it take to feed a network?**
 #
@@ -91,7 +91,7 @@ for name, order in [("first all zeros, then all ones, ...", by_class), ("shuffle
 #
 # Same network, same thousand digits, same 96 steps: only the order differs. Feeding is part of learning.
 #
-# It begins with files. CIFAR-10 holds 60,000 colour pictures of 32 x 32. Its binary version is a plain row of
+# CIFAR-10 holds 60,000 colour pictures of 32 x 32. Its binary version is a plain row of
 # **records**: 1 byte for the class, then 1,024 bytes of red, row by row, then as many of green and of blue. With pictures
 # of 2 x 2, two records would be 26 bytes:
 #
@@ -308,7 +308,7 @@ class DataLoader(BatchPlan):
 
 # %% nbgrader={"grade": true, "grade_id": "test-order", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
 def test_order(n, seed):
-    order = lambda seed, epoch, shuffle=True: list(DataLoader(np.arange(n), shuffle=shuffle, seed=seed).order(epoch))
+    order = lambda seed, epoch, shuffle=True: np.asarray(DataLoader(np.arange(n), shuffle=shuffle, seed=seed).order(epoch)).tolist()
     straight, first = order(seed, 4, False), order(seed, 0)
     assert straight == list(range(n)), f"shuffle=False: expected 0 to {n - 1} in order, got {straight}"
     assert sorted(first) == straight, f"epoch 0 should have each of {n} numbers once, it has {first}"
@@ -497,7 +497,7 @@ test_crop_chance(seed=4, padding=2)
 # %% [markdown] nbgrader={"grade": false, "grade_id": "worth-predict", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Predict, measure, explain: what is a view worth?
 #
-# The digits are put on 12 x 12 pixels of paper, in the middle. A network learns from 1,000 of them and reads 94 % of the
+# The digits are put on 12 x 12 pixels of paper, in the middle. A network learns from 1,000 of them and reads about 94 % of the
 # others. Tomorrow's scanner is less careful: every unseen digit is moved by up to 2 pixels.
 #
 # Which percentage will that network read? Commit to a number before you run the cell after it. The cell also trains three
@@ -693,8 +693,8 @@ for workers in (1, 4): test_workers(workers)
 # ### Predict, measure, explain: the share of waiting
 #
 # 2,000 pictures of CIFAR-10's size, as bytes. Each batch of 64 is mirrored, moved by up to 4 pixels and normalized, then
-# feeds a network with 128 units. One loader does all that picture by picture, as many tutorials do; the other does whole
-# batches. Both are tried alone and with two worker threads.
+# feeds a network with 128 units. One loader does all that picture by picture, the other by whole batches. Both are tried alone
+# and with two worker threads. (If two runs differ by half, run again.)
 #
 # How many times as fast is the picture-by-picture **epoch** with two workers? Commit to a number.
 
