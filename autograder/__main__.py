@@ -15,8 +15,8 @@ import click
 
 from autograder import placement, runner
 from autograder.jobs import Job, Limits, Result, sha256
+from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
-from autograder.sandbox.process import Process
 from course import curriculum
 from course.build.pipeline import BUILD
 
@@ -34,8 +34,8 @@ def main() -> None:
 @main.command()
 def check() -> None:
     """Say whether this machine can isolate student code, how, and what falls short."""
-    sandbox = Process()
     try:
+        sandbox = choice.sandbox()
         sandbox.check()
     except SandboxUnavailable as lacking:
         click.echo(f"no isolation: {lacking.reason}\nfix: {lacking.fix}")

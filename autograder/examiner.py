@@ -7,14 +7,15 @@ solution cell or an exported cell defines, and what comes from `tinytorch`, is t
 crossing.py); what any other locked cell defines (imports, helpers, data) is made here, statement by statement, as far as
 tests need it.
 
-In: {"cells": [the instructor's], "seed": number or null}, then {"test": id} or {"answer": message}. Out: {"ask": message} or
-{"done": outputs}.
+Lines in: `t` and the id of a test as JSON, or `a` and the sandbox's answer. Out: `?` and a message for the sandbox, `!` and the
+outputs of the test as JSON, or `x` when the answer was none.
 With a seed, NumPy's generators start elsewhere for every student and run, so that remembered answers do not help.
 """
 
 import ast
 import builtins
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -24,23 +25,21 @@ import traceback
 from typing import Any
 
 from autograder import crossing
-from autograder.run_notebook import TRACEBACK_CHARS, Runner, shorten
+from autograder.examination import ANSWER, ASK, DONE, FORGED
+from autograder.run_notebook import TRACEBACK_CHARS, Runner, compiled, shorten
 
 WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
+ASSIGNMENTS = 4                                              # how many are kept compiled
 OURS = ("tinytorch.data", "tinytorch.checking", "tinytorch.gradcheck", "tinytorch.memory")     # what judges, measures or holds data
 
 
 class Names(dict):
     """The globals of test cells: what is missing is fetched from the student or made from the instructor's statements."""
 
-    def __init__(self, cells, ask):
+    def __init__(self, definitions, ask):
         super().__init__(__builtins__=builtins, __name__="__main__")
-        self.ask, self.position = ask, 0
+        self.ask, self.position, self.definitions = ask, 0, definitions
         self.made_at: dict[str, tuple[int, bool]] = {}       # name -> (position of the cell that defines it, whether it is the student's)
-        self.definitions: dict[str, list] = {}               # name -> [(position, statement, or None for the student's)]
-        for position, cell in enumerate(cells):
-            for name, statement in bound(cell):
-                self.definitions.setdefault(name, []).append((position, statement))
 
     def latest(self, name):
         return [d for d in self.definitions.get(name, ()) if d[0] < self.position][-1:]
@@ -135,14 +134,32 @@ def in_class_bodies(source):
     return [node.id for each in classes for node in ast.walk(each) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
 
 
+class Cells:
+    """The instructor's cells, read and compiled but not carried out: what all examinations of an assignment share."""
+
+    def __init__(self, cells):
+        self.of_id = {cell["id"]: (at, cell) for at, cell in enumerate(cells)}
+        self.definitions: dict[str, list] = {}               # name -> [(position, statement, or None for the student's)]
+        self.binds, self.in_classes, self.compiled = {}, {}, {}
+        for position, cell in enumerate(cells):
+            self.binds[cell["id"]] = list(bound(cell))
+            for name, statement in self.binds[cell["id"]]:
+                self.definitions.setdefault(name, []).append((position, statement))
+            if cell["kind"] == "test":
+                self.in_classes[cell["id"]] = in_class_bodies(cell["source"])
+                filename = f"<cell {cell['name'] or cell['id']}>"
+                with contextlib.suppress(SyntaxError, ValueError):
+                    self.compiled[cell["source"], filename] = compiled(ast.parse(cell["source"], filename), filename)
+
+
 class Examiner(Runner):
     """Runs test cells. `exchange` brings a message to the sandbox and returns the next one from there."""
 
     def __init__(self, cells, seed, exchange):
         super().__init__(describe)
-        self.cells, self.seed = {cell["id"]: (at, cell) for at, cell in enumerate(cells)}, seed
+        self.cells, self.seed = cells, seed
         self.near = crossing.Near(lambda message: self.heard(exchange(message)))
-        self.spaces = {random: Names(cells, self.near) for random in (True, False)}
+        self.spaces = {random: Names(cells.definitions, self.near) for random in (True, False)}
         for space in self.spaces.values():
             space["display"] = self.display
         self.generators = Generators()
@@ -153,12 +170,15 @@ class Examiner(Runner):
             self.recorder.stream("stderr" if name == "stderr" else "stdout", str(text)[:200_000])
         return message
 
+    def compiled(self, text, filename):
+        return self.cells.compiled.get((text, filename)) or super().compiled(text, filename)
+
     def test(self, cell_id):
-        position, cell = self.cells[cell_id]
+        position, cell = self.cells.of_id[cell_id]
         random = cell["where"] == "outside" and self.seed is not None
         self.names = self.spaces[random]
         self.names.begin(position)
-        for name in in_class_bodies(cell["source"]):
+        for name in self.cells.in_classes[cell_id]:
             self.names.get_if_known(name)
         self.generators.mix(self.seed if random else None)
         before, self.near.written = (sys.stdout, sys.stderr), False
@@ -169,7 +189,7 @@ class Examiner(Runner):
             return outputs
         finally:
             sys.stdout, sys.stderr = before
-            self.names.keep(name for name, _ in bound(cell))
+            self.names.keep(name for name, _ in self.cells.binds[cell_id])
 
 
 class Generators:
@@ -198,43 +218,60 @@ def describe(error):
     return shorten("".join(whole.format()).rstrip("\n") + inside, TRACEBACK_CHARS)
 
 
-def examine(incoming, outgoing):
+def examine(cells, seed, incoming, outgoing):
     """One examination, until the other side hangs up."""
-    def say(message):
-        outgoing.write(json.dumps(message).encode() + b"\n")
+    def say(kind, message):
+        outgoing.write(kind + json.dumps(message).encode() + b"\n")
         outgoing.flush()
 
     def exchange(message):
-        say({"ask": message})
-        return json.loads(incoming.readline())["answer"]
+        say(ASK, message)
+        line = incoming.readline()
+        try:
+            answer = json.loads(line[1:])
+            if line[:1] == ANSWER and {"value", "raise", "do"} & answer.keys():
+                return answer
+        except (ValueError, AttributeError, RecursionError):
+            pass
+        say(FORGED, None)
+        os._exit(0)                                              # no test may go on from there, whatever it catches
 
-    start = json.loads(incoming.readline())
-    examiner = Examiner(start["cells"], start["seed"], exchange)
+    examiner = Examiner(cells, seed, exchange)
     for line in incoming:
-        say({"done": examiner.test(json.loads(line)["test"])})
+        say(DONE, examiner.test(json.loads(line[1:])))
 
 
 def main():
     """Fork an examiner for each connection that comes in, with what all of them import already there."""
-    import numpy  # noqa: F401
+    import numpy.random  # noqa: F401
     control = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)                # nobody waits for them
+    known: dict[str, Cells] = {}
+    gc.collect()
+    gc.freeze()                                                  # a collection in a fork would copy every page
     while True:
-        told, connections, *_ = socket.recv_fds(control, 1 << 16, 1)
+        told, connections, *_ = socket.recv_fds(control, 1 << 16, 2)
         if not connections:                                      # who started this one is gone
             return
-        (connection,) = connections
+        connection, content = connections
+        place = json.loads(told)
+        with open(content, "rb") as file:                        # both ends have one position in it
+            if place["cells"] not in known:
+                file.seek(0)
+                known[place["cells"]] = Cells(json.load(file))
+                gc.freeze()
+        while len(known) > ASSIGNMENTS:
+            del known[next(iter(known))]
         pid = os.fork()
         if pid == 0:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            place = json.loads(told)
             sys.path[:0] = place["path"]
             os.chdir(place["folder"])
             with contextlib.suppress(BaseException), socket.socket(fileno=connection) as line:
-                examine(line.makefile("rb"), line.makefile("wb"))
+                examine(known[place["cells"]], place["seed"], line.makefile("rb"), line.makefile("wb"))
             os._exit(0)
         os.close(connection)
         control.send(str(pid).encode())

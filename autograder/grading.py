@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autograder.examination import Examination
+from autograder.examination import ANSWER, ASK, FORGED, TEST, Examination
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox.base import ForgedReply, Outcome, Talk
 
@@ -122,7 +122,7 @@ class Conversation:
         self.queue = [*again, *fresh]
         self.known, self.done = {cell.id for cell in again}, done
         self.current: Cell | None = None
-        self.token, self.ready = "", False
+        self.token, self.ready = b"", False
         self.limits, self.examination = limits, examination
         self.buffer = bytearray()
 
@@ -140,35 +140,40 @@ class Conversation:
         if self.current is None:
             self.ready = True
         elif self.current.test and self.current.where != "inside":
-            if (message := self.examined({"answer": passed_on(bytes(line), self.token)})) is not None:
+            if (message := self.examined(ANSWER + answered(bytes(line), self.token))) is not None:
                 return message
         else:
-            outputs = [_with_limit(output, self.limits) for output in checked(bytes(line), self.token)]
+            outputs = [_with_limit(output, self.limits) for output in checked(answered(bytes(line), self.token))]
             if self.current.id not in self.known:
                 self.done[self.current.id] = outputs
         while self.queue:
             self.current = self.queue.pop(0)
             if not (self.current.test and self.current.where != "inside"):
-                return self.sent({"name": self.current.name or self.current.id, "source": self.current.source})
-            if (message := self.examined({"test": self.current.id})) is not None:
+                return self.sent(json.dumps({"name": self.current.name or self.current.id, "source": self.current.source}).encode())
+            if (message := self.examined(TEST + json.dumps(self.current.id).encode())) is not None:
                 return message
         self.current = None
         return None
 
-    def sent(self, message: dict[str, Any]) -> bytes:
+    def sent(self, message: bytes) -> bytes:
         """A message for the sandbox, with a token that its answer must carry."""
-        self.token = secrets.token_hex(8)
-        return json.dumps({**message, "cell": self.token}).encode() + b"\n"
+        self.token = secrets.token_hex(8).encode()
+        return self.token + b" " + message + b"\n"
 
-    def examined(self, message: dict[str, Any]) -> bytes | None:
-        """Go on with a test outside: what it asks the sandbox, or None when it is done and its outputs are kept."""
+    def examined(self, message: bytes) -> bytes | None:
+        """Go on with a test outside: what it asks the sandbox, or None when it is done and its outputs are kept.
+
+        The two talk through here; what they say to each other is read by them alone (crossing.py).
+        """
         assert self.current is not None
         assert self.examination is not None
         try:
             said = self.examination.step(message, self.limits.cell_seconds)
-            if "ask" in said:
-                return self.sent(dict(said["ask"]))
-            outputs = [_output(output) for output in said["done"]]
+            if said[:1] == ASK:
+                return self.sent(said[1:])
+            if said[:1] == FORGED:
+                raise ForgedReply("the answer is not one of the notebook runner")
+            outputs = [_output(output) for output in json.loads(said[1:])]
         except TimeoutError:
             outputs = [stopped_output(f"the test itself ran for more than {self.limits.cell_seconds:g} s")]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -177,24 +182,21 @@ class Conversation:
         return None
 
 
-def passed_on(line: bytes, expected: str) -> dict[str, Any]:
-    """A message of crossing.py, without its token. Raises ForgedReply when it is none; its values are the examiner's to doubt."""
-    try:
-        message = json.loads(line)
-        if message.pop("cell") != expected or not ({"value", "raise", "do"} & message.keys()):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ForgedReply("the answer is not one of the notebook runner") from error
-    return dict(message)
+def answered(line: bytes, expected: bytes) -> bytes:
+    """An answer without its token. Raises ForgedReply when that is another; what it says is for others to doubt."""
+    token, _, answer = line.partition(b" ")
+    if not expected or token != expected:
+        raise ForgedReply("the answer is not one of the notebook runner")
+    return answer
 
 
-def checked(line: bytes, expected: str) -> Outputs:
+def checked(answer: bytes) -> Outputs:
     """The outputs in one answer: known kinds only, each text and picture within its cap. Raises ForgedReply."""
     try:
-        message = json.loads(line)
-        if message["cell"] != expected or not isinstance(message["outputs"], list):
+        outputs = json.loads(answer)["outputs"]
+        if not isinstance(outputs, list):
             raise ValueError
-        return [_output(output) for output in message["outputs"][:MAX_OUTPUTS]]
+        return [_output(output) for output in outputs[:MAX_OUTPUTS]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         raise ForgedReply("the answer of the cell is not one of the notebook runner") from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import nbgrader.preprocessors
 from nbconvert.exporters import NotebookExporter
 from nbgrader.api import Gradebook
 from nbgrader.converters.autograde import Autograde
@@ -43,9 +44,12 @@ def configure(c: Any) -> None:
     plugin, nbgrader = "autograder.nbgrader_plugin", "nbgrader.preprocessors"
     c.Autograde.exporter_class = f"{plugin}.SubmissionExporter"
     c.Autograde.pre_convert_hook = f"{plugin}.set_links_aside"
+    c.Autograde.sanitize_preprocessors = [
+        f"{nbgrader}.ClearOutput", f"{nbgrader}.DeduplicateIds", f"{nbgrader}.OverwriteKernelspec", f"{nbgrader}.OverwriteCells",
+        f"{plugin}.CheckCellMetadata"]
     c.Autograde.autograde_preprocessors = [
         f"{plugin}.SandboxExecute", f"{nbgrader}.IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
-        f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{nbgrader}.CheckCellMetadata"]
+        f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{plugin}.CheckCellMetadata"]
     c.HTMLExporter.filters = {"markdown2html": "autograder.answers.render"}
     c.HTMLExporter.extra_template_paths = [str(Path(__file__).parent / "templates")]       # ours has no MathJax
     grade_in_parallel()
@@ -54,14 +58,14 @@ def configure(c: Any) -> None:
 
 @functools.cache
 def grade_in_parallel() -> None:
-    """Let nbgrader's Autograde run the jobs of all its submissions first; once per process, however often nbgrader configures."""
+    """Let nbgrader's Autograde run the jobs of all its submissions at once; once per process, however often nbgrader configures."""
     one_by_one = Autograde.convert_notebooks
 
     def convert_notebooks(self: Any) -> None:
         if isinstance(self.exporter, SubmissionExporter):
-            execute = SandboxExecute(parent=self.exporter)
-            batch.ahead(self, self.exporter, execute)
-        one_by_one(self)
+            batch.grade(self, self.exporter, SandboxExecute(parent=self.exporter), one_by_one)
+        else:
+            one_by_one(self)
 
     Autograde.convert_notebooks = convert_notebooks
 
@@ -99,20 +103,26 @@ class SubmissionExporter(NotebookExporter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.read: dict[tuple, Any] = {}                # what stays the same while a class is graded
+        self.sanitized: Any = None                      # the submission after nbgrader's first pass
+        self.tampering: dict[str, list[str]] = {}       # by path of the submitted notebook
         try:
             client.check()
         except SandboxUnavailable as lacking:
             raise explained(self.log, f"Nothing was graded: {lacking.reason}. Fix: {lacking.fix}") from None
 
     def from_filename(self, filename: str, resources: Any = None, **kw: Any) -> Any:
-        """Rebuild a submitted notebook from the instructor's copy; a notebook that we wrote ourselves is just read."""
+        """Rebuild a submitted notebook from the instructor's copy; in nbgrader's second pass go on with what the first has made."""
         if not self.parent._sanitizing:
-            return super().from_filename(filename, resources, **kw)
+            path = Path(filename)
+            resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
+            return self.from_notebook_node(self.sanitized, resources, **kw)
         who = f"{resources['nbgrader']['student']}, {resources['nbgrader']['assignment']}"
         try:
             rebuilt = self.rebuild(filename, resources["nbgrader"])
         except submissions.BadSubmission as bad:
             raise explained(self.log, f"{who} was not graded: {bad} The other submissions are not affected.") from None
+        self.tampering[filename] = rebuilt.tampering
         for note in rebuilt.notes:
             self.log.warning("%s: %s", who, note)
         notebook = nbformat.from_dict(rebuilt.notebook)
@@ -121,10 +131,27 @@ class SubmissionExporter(NotebookExporter):
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         return self.from_notebook_node(notebook, resources, **kw)
 
+    def from_notebook_node(self, nb: Any, resources: Any = None, **kw: Any) -> tuple[Any, Any]:
+        """nbconvert's, without a validation after each of a dozen preprocessors: every part of the notebook is of our making."""
+        resources = self._init_resources(resources)
+        for preprocessor in self._preprocessors:
+            nb, resources = preprocessor(nb, resources)
+        resources["output_suffix"] = ".nbconvert"
+        self.sanitized = nb
+        return ("" if self.parent._sanitizing else nbformat.v4.writes_json(nb) + "\n"), resources
+
+    def stored(self, names: Mapping[str, str]) -> dict[str, str]:
+        """The sources that the gradebook keeps of the released cells, by their ids."""
+        key = "stored", names["assignment"], names["notebook"]
+        if key not in self.read:
+            with Gradebook(names["db_url"], self.parent.coursedir.course_id) as gradebook:
+                cells = gradebook.find_notebook(names["notebook"], names["assignment"]).source_cells
+                self.read[key] = {cell.name: cell.source for cell in cells}
+        return dict(self.read[key])
+
     def rebuild(self, filename: str, names: dict[str, str]) -> submissions.Rebuilt:
         """The instructor's notebook with this student's solutions, its cells those that were released."""
-        with Gradebook(names["db_url"], self.parent.coursedir.course_id) as gradebook:
-            stored = {cell.name: cell.source for cell in gradebook.find_notebook(names["notebook"], names["assignment"]).source_cells}
+        stored = self.stored(names)
         instructors, release = self.instructors(names)
         released = {submissions.grade_id(cell): submissions.source(cell) for cell in (release or {"cells": []})["cells"]}
         released.update((submissions.grade_id(cell), stored.get(submissions.grade_id(cell), "")) for cell in instructors["cells"]
@@ -150,7 +177,25 @@ class SubmissionExporter(NotebookExporter):
     def _notebook(self, names: dict[str, str], directory: str) -> dict[str, Any] | None:
         folder = self.parent.coursedir.format_path(directory, ".", names["assignment"])
         path = Path(folder, f"{names['notebook']}.ipynb")
-        return dict(nbformat.read(path, as_version=4)) if path.exists() else None
+        if not path.exists():
+            return None
+        key = "notebook", str(path), path.stat().st_mtime_ns
+        if key not in self.read:
+            self.read[key] = dict(nbformat.read(path, as_version=4))
+        return dict(self.read[key])
+
+
+class CheckCellMetadata(nbgrader.preprocessors.CheckCellMetadata):
+    """nbgrader's, which reads its schema anew for each cell: not again for metadata that it has found right before."""
+
+    right: set[str] = set()
+
+    def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
+        metadata = json.dumps([[cell.cell_type, cell.metadata.get("nbgrader")] for cell in nb.cells], sort_keys=True)
+        if metadata not in self.right:
+            nb, resources = super().preprocess(nb, resources)
+            self.right.add(metadata)
+        return nb, resources
 
 
 class SandboxExecute(NbGraderPreprocessor):
@@ -190,7 +235,12 @@ class SandboxExecute(NbGraderPreprocessor):
         """Where each test of the assignment runs. Tried out once with the instructor's solutions."""
         def submit(cells: placement.Cells, seed: int | None) -> Result:
             return client.submit(*self.job(cells, seed, names["assignment"], {}))
-        return placement.of_tests(instructors, submit, self.course, self.edition_hash(names["assignment"]))
+        exporter: Any = self.parent
+        edition = self.edition_hash(names["assignment"])
+        key = "places", names["assignment"], names["notebook"], id(instructors["cells"]), edition
+        if key not in exporter.read:
+            exporter.read[key] = placement.of_tests(instructors, submit, self.course, edition)
+        return dict(exporter.read[key])
 
     def seed_of(self, names: Mapping[str, str]) -> int:
         return placement.seed(self.course, names["assignment"], names["student"])
@@ -208,7 +258,7 @@ class SandboxExecute(NbGraderPreprocessor):
 
     def edition_hash(self, assignment: str) -> str | None:
         edition = runner.find_edition(assignment)
-        return runner.hash_folder(edition) if edition else None
+        return _hash_of(edition, edition.stat().st_ino, edition.stat().st_mtime_ns) if edition else None
 
     def extra_files(self, folder: Path) -> Iterator[tuple[str, bytes]]:
         """(inside path, content) of the regular files next to the notebook, within the caps."""
@@ -240,6 +290,11 @@ class SandboxExecute(NbGraderPreprocessor):
                 cell.outputs = [nbformat.from_dict(output) for output in of_cell]
         nb.metadata["autograder"] = {"job": result.job, "verdict": str(result.verdict), "image": result.image,
                                      "sandbox": result.sandbox, "seed": result.seed, "blas_core": result.blas_core}
+
+
+@functools.lru_cache(8)
+def _hash_of(folder: Path, *_state: int) -> str:
+    return runner.hash_folder(folder)
 
 
 def graded_output(output: dict[str, Any], points: float) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class BadSubmission(Exception):
 class Rebuilt:
     notebook: dict[str, Any]            # nbformat 4
     notes: list[str] = field(default_factory=list)
+    tampering: list[str] = field(default_factory=list)      # those of the notes that no accident explains well
 
 
 def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
@@ -96,6 +97,7 @@ def rebuild(submitted: list[dict[str, Any]], instructors: Mapping[str, Any], rel
             rebuilt.notes.append(f"Cell `{name}` was missing; the instructor's copy was used.")
         elif name in released and any(source(copy_) != released[name] for copy_ in theirs):
             rebuilt.notes.append(f"Cell `{name}` is locked and was changed; the instructor's copy was used.")
+            rebuilt.tampering += rebuilt.notes[-1:]
     extra = sum(1 for cell in submitted if grade_id(cell) not in known - {""} and source(cell).strip()
                 and cell.get("cell_type") == "code") - _unnamed_code_cells(instructors)
     if extra > 0:

@@ -6,9 +6,9 @@ rewriting later cells. Whoever drives it (grading.py) sends a cell only after th
 is not in this process before its turn, and checks and caps all that comes back: student code runs in this process and
 could say anything in its name.
 
-First it writes an empty line. Message in: {"cell": token, "name": label, "source": text}. Message out: {"cell": token,
-"outputs": [nbformat 4 outputs]}. Between cells come messages of crossing.py, by which tests outside use what the cells have made;
-their answers carry what was printed meanwhile. The token is new for every message, so that no answer can be written in advance.
+First it writes an empty line. A message is a line: a token, a space, JSON. In: {"name": label, "source": text}; out: {"outputs":
+[nbformat 4 outputs]}. Between cells come messages of crossing.py, by which tests outside use what the cells have made; their
+answers carry what was printed meanwhile. An answer has its question's token, so that none can be written in advance.
 """
 
 import ast
@@ -124,12 +124,11 @@ class Runner:
         self.record()
         filename = f"<cell {label}>"
         try:
-            tree = parse(text, filename, self.recorder)
+            body, last = self.compiled(text, filename)
             linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, filename, "exec"), self.names)
+            exec(body, self.names)
             if last is not None:
-                value = eval(compile(ast.Expression(last.value), filename, "eval"), self.names)
+                value = eval(last, self.names)
                 if value is not None and not text.rstrip().endswith(";"):
                     self.names["_"] = value
                     self.recorder.result(value, "execute_result")
@@ -142,6 +141,10 @@ class Runner:
         with contextlib.suppress(Exception):
             self.show_figures()
         return self.recorder.taken()
+
+    def compiled(self, text, filename):
+        """The cell's statements, and the expression at its end if there is one."""
+        return compiled(parse(text, filename, self.recorder), filename)
 
     def printed(self):
         """[stream, text] of what was printed since the last time."""
@@ -171,6 +174,11 @@ def parse(text, filename, recorder):
         tree = ast.parse("\n".join(lines), filename)
         recorder.stream("stdout", "lines that start with % or ! are not run while grading\n")
         return tree
+
+
+def compiled(tree, filename):
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    return compile(tree, filename, "exec"), last and compile(ast.Expression(last.value), filename, "eval")
 
 
 def describe(error):
@@ -211,21 +219,20 @@ def main():
     sys.argv[:] = [""]
     warnings.filterwarnings("ignore", message=".*non-interactive.*cannot be shown.*")        # plt.show() is welcome
     seed(int(os.environ.get("JOB_SEED", "0")))
-    runner, dump, load, own_pid, token = Runner(describe), json.dumps, json.loads, os.getpid(), ""
+    runner, dump, load, own_pid, token = Runner(describe), json.dumps, json.loads, os.getpid(), b""
 
     def hear():
         nonlocal token
         line = incoming.readline()
         if not line:
             os._exit(0)                                                           # threads that live on do not keep us
-        message = load(line)
-        token = message.pop("cell")
-        return message
+        token, _, text = line.partition(b" ")
+        return load(text)
 
     def say(message):
         if os.getpid() != own_pid:
             os._exit(0)                                                           # a child that the cell forked
-        outgoing.write(dump({**message, "cell": token}).encode() + b"\n")
+        outgoing.write(token + b" " + dump(message).encode() + b"\n")
         outgoing.flush()
 
     def ask(message):

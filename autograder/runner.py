@@ -1,5 +1,6 @@
 """Carries out one job on this machine: prepares what the sandbox may see, runs it there, writes down what came of it."""
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -9,15 +10,14 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autograder import grading, kinds
 from autograder.examination import Examination
 from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
-from autograder.sandbox import bubblewrap
+from autograder.sandbox import bubblewrap, choice
 from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk, Watch
-from autograder.sandbox.process import Process
 
 NOTEBOOK, MAIN, EXTRA = "notebook.json", "main.py", "files/"
 INNER_FOLDER, INNER_FILES, INNER_EDITION = "/opt/autograder", ("run_notebook.py", "crossing.py"), "/opt/edition"
@@ -38,7 +38,7 @@ def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None, wa
     `watch` follows the program; the notebook of a grade job is not followed, only stopped. `before`: what an interrupted run of
     this job has left (kinds.GOES_ON_FROM), from which it goes on.
     """
-    sandbox = sandbox or Process()
+    sandbox = sandbox or choice.sandbox()
     if {path: sha256(content) for path, content in files.items()} != job.inputs:
         raise BadJob("the files are not those of the job: their names and hashes differ")
     edition = edition_folder(job)
@@ -63,8 +63,10 @@ def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
         raise BadJob(f"a job of kind grade needs {NOTEBOOK}: its cells and a seed") from error
     extra = {path.removeprefix(EXTRA): content for path, content in files.items() if path.startswith(EXTRA)}
 
+    imports = imported(notebook, ".tito" not in {path.partition("/")[0] for path in extra})
+
     def start(talk: Talk, limits: Limits) -> Outcome:
-        return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk, watch)
+        return _start(job, extra, sandbox, edition, [INNER_RUNNER], limits, talk, watch, imports)
 
     def examine(asked: grading.Notebook) -> Examination:
         cells = [{"id": cell.id, "name": cell.name, "kind": cell.kind, "where": cell.where, "keeps": cell.keeps,
@@ -73,6 +75,21 @@ def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
 
     verdict, sentence, usage, outputs = grading.run(notebook, job.limits, start, examine)
     return verdict, sentence, usage, {"cells.json": json.dumps(outputs).encode()} if outputs else {}
+
+
+def imported(notebook: grading.Notebook, framework: bool) -> list[str]:
+    """What the instructor's cells import of the libraries whose import takes long, to be had ready (warm.py).
+
+    `framework`: of ours too. Not beside a workspace, whose own modules come first (tinytorch/core/__init__.py).
+    """
+    roots, found = {"numpy", "matplotlib", *(["tinytorch"] if framework else [])}, {"numpy.random", "crossing"}
+    for cell in notebook.cells:
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+            for node in ast.parse(cell.instructors if cell.instructors is not None else "" if cell.kind == "student" else cell.source).body:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+                    [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                found.update(name for name in names if name.partition(".")[0] in roots)
+    return sorted(found)
 
 
 def _program(job: Job, edition: Path | None) -> list[str]:
@@ -85,7 +102,7 @@ def _program(job: Job, edition: Path | None) -> list[str]:
 
 
 def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, arguments: list[str],
-           limits: Limits, talk: Talk | None = None, watch: Watch | None = None) -> Outcome:
+           limits: Limits, talk: Talk | None = None, watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
     readonly: list[tuple[str | Path, str | Path]] = [
         *bubblewrap.python_paths(python()), *((Path(__file__).with_name(name), f"{INNER_FOLDER}/{name}") for name in INNER_FILES)]
     if job.target:
@@ -96,7 +113,7 @@ def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
     if job.kind == "train" and (data := data_folder()):
         readonly.append((data, INNER_DATA))
         env["TINYTORCH_DATA"] = INNER_DATA
-    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, env, COLLECTED, talk, watch)
+    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, env, COLLECTED, talk, watch, imports)
 
 
 def environment_of(job: Job, edition: bool) -> dict[str, str]:

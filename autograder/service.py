@@ -32,8 +32,8 @@ from autograder import access, api, metrics, runner, store, verification
 from autograder.access import Caller, Refused
 from autograder.jobs import sha256
 from autograder.quotas import Quotas
+from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
-from autograder.sandbox.process import Process
 from autograder.status_page import StatusPage
 from autograder.store import Entry, OverQuota, Store
 from autograder.workers import Workers
@@ -129,8 +129,8 @@ class Health(Handler):
     open = True
 
     def get(self) -> None:
-        sandbox = Process()
         try:
+            sandbox = choice.sandbox()
             sandbox.check()
         except SandboxUnavailable as lacking:
             self.answer(503, api.Health(ok=False, reason=lacking.reason, fix=lacking.fix))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autograder.jobs import Limits, Usage, Verdict  # not at run time: the spawner needs bubblewrap only
 
 WORK = "/job"                                                # the work folder inside: empty, writable, of limited size
+TAMPERING = "tampering: "                                    # how the sentence about a forged reply begins
 Talk = Callable[[bytes], bytes | None]
 Listen = Callable[[bytes], None]
 
@@ -68,10 +69,13 @@ class Sandbox(Protocol):
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
         """Run `argv` in a fresh work folder holding `files`; bring back the files named in `collect`, if regular.
 
         `talk` makes it a conversation: called with b"" first and then with each chunk of stdout, it returns what to
         write to stdin, b"" for nothing yet, None for the end of input. Once it has answered something, at most
         `limits.cell_seconds` may pass until its next answer. Without it stdin is empty and stdout is kept.
+
+        `imports`: modules that a Python program may find imported when it starts; `argv` is then [python, "-s", file, ...]. With it
+        a backend may fork the program from a process that has them, or take one that has just waited for it.
         """

@@ -46,23 +46,28 @@ def refuse_steering(env: Mapping[str, str]) -> None:
 
 def options(*, readonly: Binds = (), writable: Binds = (), tmpfs: Mapping[str, int] | None = None,
             network: bool = False, hostname: str = "sandbox", chdir: str = "/tmp", uid: int = INNER_UID,
-            die_with_parent: bool = True, files: Iterable[tuple[int, str]] = ()) -> list[str]:
+            die_with_parent: bool = True, files: Iterable[tuple[int, str]] = (), template: bool = False) -> list[str]:
     """The options alone, for who passes them through `--args` so that they show in no process list.
 
-    `files`: (file descriptor, path inside) of files to be copied in, of which bwrap makes the folders too.
+    `files`: (file descriptor, path inside) of files to be copied in, of which bwrap makes the folders too. `template`: for
+    template.py, which runs no code of a student: it may make namespaces inside of its own, and is their root.
     """
     mounts = [*_system(network), *(_mount("--ro-bind", host, inside) for host, inside in readonly),
               *(_mount("--bind", host, inside) for host, inside in writable),
               *((path, ["--perms", "1777", "--size", str(size * 2**20), "--tmpfs", path])
                 for path, size in {**SCRATCH, **(tmpfs or {})}.items())]
     mounts.sort(key=lambda mount: mount[0].rstrip("/").split("/"))                # a folder before what lies below it
+    rights = ["--disable-userns", "--uid", str(uid), "--gid", str(uid), "--cap-drop", "ALL"]
+    if template:                                       # CAP_SETFCAP: without it Linux 5.12 maps no root into a namespace below
+        rights = ["--uid", "0", "--gid", "0", "--cap-drop", "ALL",
+                  *(word for name in ("SYS_ADMIN", "NET_ADMIN", "SETFCAP") for word in ("--cap-add", f"CAP_{name}"))]
     return [
-        "--unshare-all", *(["--share-net"] if network else []),
-        "--unshare-user", "--disable-userns", "--uid", str(uid), "--gid", str(uid), "--cap-drop", "ALL",
+        "--unshare-all", *(["--share-net"] if network else []), "--unshare-user", *rights,
         "--hostname", hostname, "--new-session", *(["--die-with-parent"] if die_with_parent else []),
         "--proc", "/proc", "--dev", "/dev", *(word for _, words in mounts for word in words),
         *(word for fd, path in files for word in ("--perms", "0644", "--file", str(fd), path)),
-        "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/",     # else each is one more place to fill
+        *([] if template else ["--remount-ro", "/proc"]),
+        "--remount-ro", "/dev", "--remount-ro", "/",                              # else each is one more place to fill
         "--chdir", chdir,
     ]
 

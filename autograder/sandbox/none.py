@@ -34,7 +34,7 @@ class NoSandbox:
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
         """See base.Sandbox.run."""
         if talk:
             raise SandboxUnavailable("grading is never done without a sandbox", "Use the sandbox `process`")

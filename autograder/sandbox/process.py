@@ -1,8 +1,8 @@
 """The process sandbox: bubblewrap's namespaces, the kernel's limits where we may set them, and a watch over the rest.
 
-Order of events: bwrap prepares the namespaces and waits; its init gets resource limits and a control group; we open its
-work folder and its /proc; only then the program starts. At the end the namespace's init is killed, which takes every
-process in it along, and only then files are read, through the folders that we still hold.
+Order of events: bwrap (or a fork of a template, see warm.py) prepares the namespaces and waits; its init gets resource limits
+and a control group; we open its work folder and its /proc; only then the program starts. At the end the namespace's init is
+killed, which takes every process in it along, and only then files are read, through the folders that we still hold.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO
 
 from autograder.jobs import Limits, Usage, Verdict, stopped
-from autograder.sandbox import bubblewrap, census, cgroup, seccomp
-from autograder.sandbox.base import WORK, ForgedReply, Outcome, SandboxUnavailable, Talk, Watch
+from autograder.sandbox import bubblewrap, census, cgroup, seccomp, warm
+from autograder.sandbox.base import TAMPERING, WORK, ForgedReply, Outcome, SandboxUnavailable, Talk, Watch
 
 TICK = 0.05                             # seconds between two looks at the usage
 START_SECONDS = 20
@@ -71,7 +71,7 @@ class Process:
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
         """See base.Sandbox.run."""
         self.check()
         bubblewrap.refuse_steering(env)
@@ -80,7 +80,8 @@ class Process:
         with contextlib.ExitStack() as stack:
             run = _Run(stack, limits, talk, watch or Watch())
             try:
-                run.start(list(argv), files, readonly, dict(env))
+                if imports is None or not run.start_warm(list(argv), files, readonly, dict(env), imports):
+                    run.start(list(argv), files, readonly, dict(env))
                 run.watch()
             except _Broken as broken:
                 return Outcome(Verdict.infra, f"the sandbox did not start: {broken}", run.peak)
@@ -98,7 +99,9 @@ class _Run:
 
     def __init__(self, stack: contextlib.ExitStack, limits: Limits, talk: Talk | None, follower: Watch) -> None:
         self.stack, self.limits, self.talk, self.follower = stack, limits, talk, follower
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None    # bwrap, in a cold start
+        self.running, self.wait = False, lambda: -1
+        self.ended = -1                                 # pidfd, readable at the end
         self.stdin: IO[bytes] = io.BytesIO()
         self.streams: dict[str, IO[bytes]] = {}
         self.code = -1
@@ -141,16 +144,41 @@ class _Run:
         assert process.stdout is not None
         assert process.stderr is not None
         self.stdin, self.streams = process.stdin, {"stdout": process.stdout, "stderr": process.stderr}
+        self.running, self.wait, self.ended = True, process.wait, os.pidfd_open(process.pid)
+        self.stack.callback(os.close, self.ended)
         pid = self._init_pid(info)
         self.init = os.pidfd_open(pid)
         self.stack.callback(os.close, self.init)
         self._wait_until(Path(f"/proc/{pid}/root{ready}"))
-        for inside in (*TMPFS, "/proc"):
-            self.folders[inside] = os.open(f"/proc/{pid}/root{inside}", os.O_RDONLY | os.O_DIRECTORY)
-            self.stack.callback(os.close, self.folders[inside])
+        self._open(pid)
         self._limit(pid)
         os.write(release, b"1")
         self.begun = time.monotonic()
+
+    def start_warm(self, argv: list[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
+                   env: dict[str, str], imports: Sequence[str]) -> bool:
+        """The same from a process that has imported what the program needs; False where there can be none."""
+        try:
+            seat = warm.seat(self.stack, argv, imports, readonly, env, self.limits.disk_mb, TMPFS)
+        except warm.NoTemplate:
+            return False
+        self.stdin, self.streams = seat.stdin, {"stdout": seat.stdout, "stderr": seat.stderr}
+        self.running, self.wait, self.ended, self.init = True, seat.wait, seat.init, seat.init
+        try:
+            self._open(seat.pid)
+            for path, content in files.items():
+                _write(self.folders[WORK], path, content)
+            self._limit(seat.pid)
+            seat.go()
+        except OSError as error:
+            raise _Broken(f"the fork of the template is gone: {error}") from error
+        self.begun = time.monotonic()
+        return True
+
+    def _open(self, pid: int) -> None:
+        for inside in (*TMPFS, "/proc"):
+            self.folders[inside] = os.open(f"/proc/{pid}/root{inside}", os.O_RDONLY | os.O_DIRECTORY)
+            self.stack.callback(os.close, self.folders[inside])
 
     def _pipe(self, inherited: contextlib.ExitStack, ours: str) -> tuple[int, int]:
         read, write = os.pipe()
@@ -207,11 +235,8 @@ class _Run:
     # While it runs
 
     def watch(self) -> None:
-        assert self.process
         with selectors.DefaultSelector() as ready:
-            ended = os.pidfd_open(self.process.pid)
-            self.stack.callback(os.close, ended)
-            ready.register(ended, selectors.EVENT_READ, "ended")
+            ready.register(self.ended, selectors.EVENT_READ, "ended")
             for name, pipe in self.streams.items():
                 os.set_blocking(pipe.fileno(), False)
                 ready.register(pipe, selectors.EVENT_READ, name)
@@ -252,7 +277,7 @@ class _Run:
         try:
             answer = self.talk(chunk) if self.talk else None
         except ForgedReply as forged:
-            self._stop(Verdict.crashed, str(forged))
+            self._stop(Verdict.crashed, f"{TAMPERING}{forged}")
             return
         if answer:
             self.to_send += answer
@@ -334,15 +359,15 @@ class _Run:
 
     def end(self) -> None:
         """End everything in the sandbox, whatever state it is in. May be called again."""
-        if not self.process:
+        if not self.running:
             return
         if self.init >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.init, signal.SIGKILL)
             select.select([self.init], [], [], START_SECONDS)   # readable once every process of the namespace is gone
-        else:
+        elif self.process:
             self.process.kill()
-        self.code = self.process.wait()
+        self.code = self.wait()
         self.peak = self.peak.model_copy(update={"wall_seconds": time.monotonic() - self.begun})
         self._hang_up()
         for name, pipe in self.streams.items():         # what was written before the end counts
@@ -355,7 +380,7 @@ class _Run:
             self._account(self.group.read())
             self.group.remove()
             self.group = None
-        self.process = None
+        self.running = False
 
     def _account(self, reading: cgroup.Reading) -> None:
         """The kernel's last word, which also knows what happened between two looks."""
@@ -409,6 +434,19 @@ def _memory(stack: contextlib.ExitStack, content: bytes) -> int:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _write(folder: int, path: str, content: bytes) -> None:
+    """A file for the program, in folders made as needed. Nothing runs there yet, so nothing can stand in the way."""
+    *parents, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        for parent in parents:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(parent, 0o755, dir_fd=folder)
+            folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            stack.callback(os.close, folder)
+        with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder), "wb") as file:
+            file.write(content)
 
 
 def _read_regular(folder: int, path: str, limit: int) -> bytes:

@@ -1,11 +1,13 @@
 """The steps of an assignment's life in a class: each checks that what it did really is there."""
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from course.curriculum import Module
+from course.tito import graded
 from course.tito.classroom import Classroom, must, why_failed
 from course.tito.failure import Failed
 from course.tito.workspace import built
@@ -111,33 +113,54 @@ def to_grade(room: Classroom, module: Module, student: str | None, again: bool) 
     return [student] if student else sorted(submitted - done)
 
 
-def autograde(room: Classroom, module: Module, student: str) -> str:
-    """Grade one submission; why it could not be, "" when it was."""
-    return why_failed(room.api.autograde(module.slug, student, force=True, create=True))
+def in_sandbox(room: Classroom) -> bool:
+    """Whether this course grades with our autograder, which takes a whole class at once; plain nbgrader takes one after the other."""
+    return str(room.api.config.get("Autograde", {}).get("exporter_class", "")).startswith("autograder.")
+
+
+def autograde(room: Classroom, module: Module, student: str, again: bool = True, reason: str = "") -> dict[str, str]:
+    """Grade one submission, or with `*` all of the class. Returns why one could not be graded, by student; empty when all were."""
+    os.environ[graded.REASON] = reason
+    try:
+        done = room.api.autograde(module.slug, student, force=again, create=True)
+    finally:
+        del os.environ[graded.REASON]
+    if student != "*":
+        return {student: why} if (why := why_failed(done)) else {}
+    said = done.get("log", "")
+    found = dict(re.findall(rf"(?m)\] (\S+), {re.escape(module.slug)} was not graded[:,] (.*)$", said))
+    others = re.findall(r"There was an error processing assignment '[^']*' for student '([^']*)'", said)
+    if not done.get("success") and not found and not others:
+        raise Failed(f"nothing was graded: {why_failed(done)}")
+    return {**{name: why_failed(done) for name in others}, **found}
 
 
 def grades(room: Classroom, module: Module, failed: dict[str, str]) -> list[dict]:
-    """A row per collected submission."""
-    rows = []
+    """A row per collected submission. `run`: how its run in the sandbox ended; `look`: the graded copy, for who wants to see."""
+    rows, runs = [], {entry["student"]: entry for entry in graded.entries(room.root, module.slug)}
     for entry in room.api.get_submissions(module.slug):
         name = entry["student"]
         state = "failed" if name in failed else "not graded" if not entry["autograded"] else \
             "by hand" if entry["needs_manual_grade"] else "graded"
         known = entry["autograded"] and name not in failed
+        run = runs.get(name) if known else None
         rows.append({"student": name, "points": entry["score"] if known else None, "of": entry["max_score"] if known else None,
-                     "state": state, "submitted": entry["timestamp"], "reason": failed.get(name, "")})
+                     "state": state, "submitted": entry["timestamp"], "run": graded.outcome(run) if run else "",
+                     "reason": failed.get(name, "") or (graded.explanation(run) if run else ""),
+                     "look": f"autograded/{name}/{module.slug}" if known else f"submitted/{name}/{module.slug}",
+                     "regraded": run["reason"] if run else ""})
     return rows
 
 
 def feedback(room: Classroom, module: Module) -> list[str]:
     """Make the feedback of every graded submission and give it to the students. Returns who gets some."""
     room.need_exchange()
-    graded = sorted(room.api.get_autograded_students(module.slug))
-    if not graded:
+    students = sorted(room.api.get_autograded_students(module.slug))
+    if not students:
         raise Failed(f"no submission of {module.slug} is graded: tito nbgrader autograde {module.number}")
     must(room.api.generate_feedback(module.slug), f"feedback of {module.slug}")
     must(room.api.release_feedback(module.slug), f"feedback of {module.slug}")
-    return graded
+    return students
 
 
 def overview(room: Classroom) -> list[dict]:
@@ -147,11 +170,11 @@ def overview(room: Classroom) -> list[dict]:
     for entry in room.api.get_assignments():
         name = entry["name"]
         submissions = room.api.get_submissions(name)
-        graded = [s for s in submissions if s["autograded"]]
+        done = [s for s in submissions if s["autograded"]]
         state = "unknown" if released is None else "released" if name in released else \
             "generated" if entry["release_path"] else "source only"
         rows.append({"assignment": name, "state": state, "due": entry["display_duedate"], "points": entry["max_score"],
-                     "collected": len(submissions), "graded": len(graded),
-                     "by_hand": sum(bool(s["needs_manual_grade"]) for s in graded),
-                     "mean": round(sum(s["score"] for s in graded) / len(graded), 2) if graded else None})
+                     "collected": len(submissions), "graded": len(done),
+                     "by_hand": sum(bool(s["needs_manual_grade"]) for s in done),
+                     "mean": round(sum(s["score"] for s in done) / len(done), 2) if done else None})
     return rows

@@ -14,6 +14,7 @@ COMMANDS = {
     "system": ("system:group", "Check this machine; show versions, paths and limits."),
     "demo": ("demo:group", "See what you are going to build, running."),
     "nbgrader": ("nbgrader:group", "Instructors: generate, release, collect, autograde, feedback."),
+    "grade": ("grade:group", "Instructors: the same steps, a word for each."),
     "help": ("guide:guide", "First steps, the daily workflow, cures for trouble."),
     "completion": ("completion:completion", "Print the shell's completion script."),
 }

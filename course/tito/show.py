@@ -11,6 +11,7 @@ import click
 COLOURS = {
     "ok": "green", "passed": "green", "complete": "green", "released": "green", "graded": "green",
     "exported": "cyan", "next": "cyan", "started": "yellow", "warning": "yellow", "by hand": "yellow", "changed": "yellow",
+    "timed out": "yellow", "out of memory": "yellow", "crashed": "yellow", "tampered": "red",
     "failed": "red", "not started": "dim", "not written": "yellow", "not in this course yet": "dim", "open": "dim", "-": "dim",
 }
 

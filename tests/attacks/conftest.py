@@ -1,15 +1,19 @@
 """What the attacks share: the sandbox of this machine, and short ways to run a program or a notebook in it."""
 
 import json
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 from autograder import runner
 from autograder.jobs import Job, Limits, sha256
-from autograder.sandbox import bubblewrap
+from autograder.sandbox import bubblewrap, warm
 from autograder.sandbox.base import SandboxUnavailable
+from autograder.sandbox.docker import Docker
 from autograder.sandbox.process import Process
+from tests.deploy.debian import bare_debian
 from tests.need import need
 
 
@@ -25,12 +29,50 @@ def sandbox():
     return process
 
 
-@pytest.fixture
-def python(sandbox):
-    """Run Python code in the sandbox: python(code, files={...}, collect=[...], memory_mb=..., ...) -> Outcome."""
+PROGRAM = """import os
+with open("main.py") as file:
+    code = compile(file.read(), "<string>", "exec")
+os.remove("main.py")
+del file, os
+exec(code, {"__name__": "__main__"})
+"""
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """A file that carries out the main.py of its work folder, for warm starts, which take a file."""
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory):
+    """The docker sandbox, with a bare Debian's Python: enough for attacks, which need no NumPy."""
+    need("a Docker engine", shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True).returncode,
+         "install and start Docker")
+    made = Docker(bare_debian(tmp_path_factory), "/usr/bin/python3")
+    yield made
+    made.end()
+
+
+@pytest.fixture(params=["cold", "warm", pytest.param("docker", marks=pytest.mark.docker)])
+def python(request, program):
+    """Run Python code in a sandbox: python(code, files={...}, collect=[...], memory_mb=..., ...) -> Outcome.
+
+    Each test runs three times: in a process started for it, in a fork of a warm one, in a container.
+    """
+    sandbox = request.getfixturevalue("containers" if request.param == "docker" else "sandbox")
+
     def run(code, *, files=None, collect=(), env=None, **limits):
-        return sandbox.run([sys.executable, "-c", code], files or {}, bubblewrap.python_paths(), Limits(**limits),
-                           {"PATH": "/usr/bin:/bin", **(env or {})}, collect)
+        env = {"PATH": "/usr/bin:/bin", **(env or {})}
+        if request.param != "warm":
+            return sandbox.run([sys.executable, "-c", code], files or {}, bubblewrap.python_paths(), Limits(**limits), env, collect)
+        outcome = sandbox.run([sys.executable, "-s", "/opt/program.py"], {**(files or {}), "main.py": code.encode()},
+                              [*bubblewrap.python_paths(), (program, "/opt/program.py")], Limits(**limits), env, collect, imports=["json"])
+        assert warm.broken() == ""                       # or it was a cold start
+        return outcome
+    run.kind = request.param
     return run
 
 

@@ -52,12 +52,12 @@ class Course:
         assert done.returncode == 0, done.stderr
         self.released = json.loads((self.root / "release" / ASSIGNMENT / f"{NAME}.ipynb").read_text())
 
-    def run(self, *arguments, **env):
+    def run(self, *arguments, preexec_fn=None, **env):
         """One nbgrader command, as a user types it."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOGRADER_", "TINYTORCH_"))}
         clean["PATH"] = f"{Path(sys.executable).parent}:{clean['PATH']}"               # nbgrader calls alembic by its name
         return subprocess.run([sys.executable, "-m", "nbgrader", *arguments], cwd=self.root, capture_output=True, text=True,
-                              timeout=800, env={**clean, "JUPYTER_CONFIG_DIR": str(self.root / ".jupyter"), **env})
+                              timeout=800, preexec_fn=preexec_fn, env={**clean, "JUPYTER_CONFIG_DIR": str(self.root / ".jupyter"), **env})
 
     def folder(self, student, step="submitted"):
         return self.root / step / student / ASSIGNMENT

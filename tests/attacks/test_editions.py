@@ -37,7 +37,7 @@ def test_only_the_assignments_edition_is_there_and_read_only(sandbox, editions):
 
 def test_without_an_edition_there_is_none(sandbox, editions):
     (output,) = look(sandbox, CODE)
-    assert output["text"] == "ModuleNotFoundError\n['autograder', 'crossing.py', 'run_notebook.py']\n"
+    assert output["text"] == "ModuleNotFoundError\n['autograder', 'crossing.py', 'run_notebook.py', 'template.py']\n"
 
 
 @pytest.mark.parametrize(("job", "says"), [

@@ -1,21 +1,13 @@
 """`make up` on a machine with nothing prepared: a bare Debian in a container, an ordinary user, no Docker, no Node, no root."""
 
 import json
-import shutil
-import subprocess
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 
 from tests.deploy import checkout, one_loop
-from tests.need import need
-
-DOCKER = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if path and Path(path).exists()), None)
-IMAGE = "tinytorch-test/bare-debian"
-PACKAGES = "ca-certificates,python3,python3-venv,make,git"
-MACHINE_CAS = Path("/usr/local/share/ca-certificates")        # of a site behind an inspecting proxy; often empty
+from tests.deploy.debian import bare_debian, docker
 
 # A container is more closed than a real machine: it may not make user namespaces. These give back what a machine has.
 AS_A_MACHINE = [word for what in ("seccomp", "apparmor", "systempaths") for word in ("--security-opt", f"{what}=unconfined")]
@@ -23,34 +15,16 @@ AS_A_MACHINE = [word for what in ("seccomp", "apparmor", "systempaths") for word
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 
-def docker(*words, **options):
-    return subprocess.run([DOCKER, *words], capture_output=True, text=True, **options)
-
-
 @pytest.fixture(scope="module")
-def bare_debian(tmp_path_factory):
-    """An image of Debian 12 with Python, make and git, from the distribution's mirror."""
-    need("a Docker engine", DOCKER and docker("info").returncode == 0, "install and start Docker")
-    if docker("image", "inspect", IMAGE).returncode:
-        need("debootstrap", shutil.which("debootstrap"), "apt-get install debootstrap")
-        root = tmp_path_factory.mktemp("debian")
-        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)], check=True,
-                       capture_output=True)
-        for file in MACHINE_CAS.glob("*.crt"):
-            shutil.copy(file, root / "usr/local/share/ca-certificates")
-        subprocess.run(["chroot", str(root), "update-ca-certificates"], check=True, capture_output=True)
-        subprocess.run(["chroot", str(root), "useradd", "-m", "newcomer"], check=True, capture_output=True)
-        tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-        subprocess.run([DOCKER, "import", "-", IMAGE], stdin=tar.stdout, check=True, capture_output=True)
-        shutil.rmtree(root, ignore_errors=True)
-    return IMAGE
+def debian(tmp_path_factory):
+    return bare_debian(tmp_path_factory)
 
 
 @pytest.fixture
-def machine(bare_debian, tmp_path, request):
+def machine(debian, tmp_path, request):
     """A running bare machine with this checkout in the newcomer's home: call it with a command of theirs."""
     name = f"tinytorch-fresh-{uuid.uuid4().hex[:8]}"
-    docker("run", "-d", "--rm", "--name", name, "--init", *request.param, bare_debian, "sleep", "3600", check=True)
+    docker("run", "-d", "--rm", "--name", name, "--init", *request.param, debian, "sleep", "3600", check=True)
     try:
         docker("cp", str(checkout.archive(tmp_path / "checkout.tar")), f"{name}:/home/newcomer/checkout.tar", check=True)
         docker("exec", "-u", "newcomer", "-w", "/home/newcomer", name, "tar", "xf", "checkout.tar", "--no-same-owner", check=True)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from autograder.grading import Cell, Conversation, Notebook, capped, checked, run, stopped_output
+from autograder.grading import Cell, Conversation, Notebook, answered, capped, checked, run, stopped_output
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox.base import ForgedReply, Outcome
 
@@ -13,8 +13,14 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n rest").decode()
 STREAM = {"output_type": "stream", "name": "stdout", "text": "x"}
 
 
-def answer(outputs, token="t"):
-    return json.dumps({"cell": token, "outputs": outputs}).encode()
+def answer(outputs):
+    return json.dumps({"outputs": outputs}).encode()
+
+
+def asked(message):
+    """(token, what is asked) of a message to the sandbox."""
+    token, _, text = message.partition(b" ")
+    return token, json.loads(text)
 
 
 @pytest.mark.parametrize("output", [
@@ -22,12 +28,12 @@ def answer(outputs, token="t"):
     {"output_type": "display_data", "data": {"text/plain": "x", "image/png": PNG}, "metadata": {}},
     {"output_type": "execute_result", "data": {"text/plain": "4"}, "metadata": {}, "execution_count": None}])
 def test_known_outputs_are_taken_as_they_are(output):
-    assert checked(answer([output]), "t") == [output]
+    assert checked(answer([output])) == [output]
 
 
 def test_what_is_not_asked_for_is_dropped():
     data = {"text/plain": "x", "text/html": "<script>", "application/javascript": "x"}
-    assert checked(answer([{"output_type": "display_data", "data": data, "metadata": {"a": 1}, "x": 2}]), "t") == [
+    assert checked(answer([{"output_type": "display_data", "data": data, "metadata": {"a": 1}, "x": 2}])) == [
         {"output_type": "display_data", "data": {"text/plain": "x"}, "metadata": {}}]
 
 
@@ -40,56 +46,66 @@ def test_what_is_not_asked_for_is_dropped():
     [{"output_type": "display_data", "data": {"text/plain": "", "image/png": PNG + "A" * 2**22}}]])
 def test_anything_else_is_a_forgery(outputs):
     with pytest.raises(ForgedReply):
-        checked(answer(outputs), "t")
+        checked(answer(outputs))
 
 
 @pytest.mark.parametrize("line", [
-    b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"cell": "t"}', b'{"outputs": []}', answer([], "other")])
+    b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"cell": "t"}', b"{}", b'{"outputs": 7}'])
 def test_an_answer_that_is_none_is_a_forgery(line):
     with pytest.raises(ForgedReply):
-        checked(line, "t")
+        checked(line)
+
+
+@pytest.mark.parametrize("line", [b"", b" {}", b"other {}", b"{}", b"T {}", b"tt {}"])
+def test_an_answer_without_the_token_of_its_question_is_a_forgery(line):
+    with pytest.raises(ForgedReply):
+        answered(line, b"t")
+    with pytest.raises(ForgedReply):
+        answered(line, b"")                                                # nothing was asked
 
 
 def test_one_answer_to_one_question():
     done = {}
     talk = Conversation([], [Cell(id="a", source="1"), Cell(id="b", source="2")], done, Limits()).talk
     assert talk(b"") == b""                                                # not ready yet
-    first = json.loads(talk(b"\n"))
-    second = json.loads(talk(answer([STREAM], first["cell"])[:10]) or talk(answer([STREAM], first["cell"])[10:] + b"\n"))
+    token, first = asked(talk(b"\n"))
+    line = token + b" " + answer([STREAM]) + b"\n"
+    assert talk(line[:10]) == b""
+    other, second = asked(talk(line[10:]))
     assert (first["source"], second["source"]) == ("1", "2")
-    assert first["cell"] != second["cell"]
+    assert token != other
     with pytest.raises(ForgedReply):
-        talk(answer([], first["cell"]) + b"\n")                            # the answer to an earlier question
+        talk(token + b" " + answer([]) + b"\n")                            # the answer to an earlier question
     assert done == {"a": [STREAM]}
 
 
 def test_more_than_was_asked_is_a_forgery():
     talk = Conversation([], [Cell(id="a", source="1")], {}, Limits()).talk
-    token = json.loads(talk(b"\n"))["cell"]
+    line = asked(talk(b"\n"))[0] + b" " + answer([]) + b"\n"
     with pytest.raises(ForgedReply, match="more than it was asked"):
-        talk(answer([], token) + b"\n" + answer([], token) + b"\n")
+        talk(line + line)
 
 
 def test_after_a_stop_what_defines_runs_again_and_tests_do_not():
     """A stand-in for the sandbox: it dies at the cell `die`, answers the rest."""
-    asked = []
+    runs = []
 
     def start(talk, limits):
         message = talk(b"\n")
         names = []
-        asked.append(names)
+        runs.append(names)
         while message:
-            read = json.loads(message)
+            token, read = asked(message)
             names.append(read["name"])
             if read["source"] == "die":
                 return Outcome(Verdict.crashed, "died", Usage(cpu_seconds=1, wall_seconds=1))
-            message = talk(answer([STREAM], read["cell"]) + b"\n")
+            message = talk(token + b" " + answer([STREAM]) + b"\n")
         return Outcome(Verdict.ok, "", Usage(cpu_seconds=1, wall_seconds=1))
 
     cells = [Cell(id=str(at), name=name, source="die" if name in "du" else "", kind="test" if name in "tuv" else "student")
              for at, name in enumerate("ftdguv", 1)]
     verdict, sentence, usage, outputs = run(Notebook(cells=cells), Limits(), start, None)
-    assert asked == [["f", "t", "d"], ["f", "g", "u"], ["f", "g", "v"]]
+    assert runs == [["f", "t", "d"], ["f", "g", "u"], ["f", "g", "v"]]
     assert (verdict, sentence, usage.cpu_seconds) == (Verdict.crashed, "cell d: died", 3)
     died = [stopped_output("died")]
     assert outputs == {"1": [STREAM], "2": [STREAM], "3": died, "4": [STREAM], "5": died, "6": [STREAM]}

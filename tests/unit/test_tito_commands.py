@@ -58,13 +58,13 @@ def test_the_promised_commands_are_there():
                 "nbgrader generate", "nbgrader release", "nbgrader status", "nbgrader collect", "nbgrader autograde", "nbgrader feedback",
                 "nbgrader formgrade", "nbgrader setup-instructor", "export", "test", "clean", "reset",
                 "job submit checkpoint", "job submit profile", "job submit train", "job status", "job logs", "job fetch", "job cancel",
-                "job verify"]
+                "job verify", "grade autograde", "grade release", "grade collect", "grade manual", "grade feedback", "grade class-overview"]
     assert set(promised) <= set(every_command())
 
 
 def test_commands_of_later_times_are_not_listed():
     listed = tito("--help").stdout
-    for name in ("grade", "leaderboard", "olympics"):
+    for name in ("leaderboard", "olympics"):
         assert not re.search(rf"^  {name}\b", listed, re.MULTILINE)
 
 

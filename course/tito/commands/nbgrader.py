@@ -1,6 +1,7 @@
 """`tito nbgrader`: an assignment's whole life from the terminal of a class, on nbgrader's own gradebook and exchange."""
 
 import os
+from collections import Counter
 
 import click
 
@@ -149,31 +150,44 @@ def collect(module: Module, as_json: bool) -> None:
 @module_argument
 @click.option("--student", metavar="NAME", help="Only this student's submission, even if it is graded already.")
 @click.option("--again", is_flag=True, help="Also what is graded already.")
+@click.option("--regrade", metavar="NAME", help="Grade this student's submission again and keep the reason.")
+@click.option("--reason", metavar="TEXT", help="Why: with --regrade, shown in this table and kept in the course's folder.")
 @json_option
-def autograde(module: Module, student: str | None, again: bool, as_json: bool) -> None:
-    """Run the tests, visible and hidden, on every collected submission that is not graded yet.
+def autograde(module: Module, student: str | None, again: bool, regrade: str | None, reason: str | None, as_json: bool) -> None:
+    """Run the tests, visible and hidden, on every collected submission that is not graded yet, several at a time.
+
+    Interrupted or killed, it goes on where it was when it is called again.
 
     \b
     Example:
-      tito nbgrader autograde 02
-      tito nbgrader autograde 02 --student alice
+      tito grade autograde 02
+      tito grade autograde 02 --regrade alice --reason "the test of reshape was wrong"
     """
     from course.tito import assignments
+    if bool(regrade) != bool(reason) or (regrade and (student or again)):
+        raise click.UsageError('--regrade NAME goes with --reason "TEXT", and with nothing else')
     room = _enter()
-    waiting = assignments.to_grade(room, module, student, again)
-    failed = {}
-    for name in show.counted(waiting, f"autograding {module.slug}", quiet=as_json):
-        reason = assignments.autograde(room, module, name)
-        if reason:
-            failed[name] = reason
+    waiting = assignments.to_grade(room, module, regrade or student, again)
+    failed: dict[str, str] = {}
+    if regrade or student:
+        for name in show.counted(waiting, f"autograding {module.slug}", quiet=as_json):
+            failed |= assignments.autograde(room, module, name, reason=reason or "")
+    elif assignments.in_sandbox(room):
+        failed = assignments.autograde(room, module, "*", again)
+    else:
+        for name in show.counted(waiting, f"autograding {module.slug}", quiet=as_json):
+            failed |= assignments.autograde(room, module, name)
     rows = assignments.grades(room, module, failed)
     if as_json:
         show.as_json(rows)
     else:
-        show.table(["student", "points", "state", "submitted"],
-                   [(r["student"], "-" if r["of"] is None else f"{r['points']:g}/{r['of']:g}", r["state"], r["submitted"]) for r in rows],
-                   right=["points"])
+        show.table(["student", "points", "run", "state", "submitted"],
+                   [(r["student"], "-" if r["of"] is None else f"{r['points']:g}/{r['of']:g}", r["run"] or "-", r["state"], r["submitted"])
+                    for r in rows], right=["points"])
         _print_reasons(rows)
+        runs = Counter(r["run"] for r in rows if r["run"])
+        if runs:
+            click.echo("\nruns: " + ", ".join(f"{count} {run}" for run, count in runs.most_common()))
         click.echo(f"\n{len(waiting) - len(failed)} graded now, {sum(r['state'] == 'by hand' for r in rows)} wait for grading by hand"
                    + (f", {len(failed)} failed" if failed else ""))
     if failed:
@@ -182,9 +196,10 @@ def autograde(module: Module, student: str | None, again: bool, as_json: bool) -
 
 def _print_reasons(rows: list[dict]) -> None:
     for row in rows:
-        if row["reason"]:
-            click.echo(f"\n{row['student']}")
-            click.echo("\n".join(f"  {line}" for line in row["reason"].splitlines()))
+        if row["reason"] or row["regraded"]:
+            click.echo(f"\n{row['student']} ({row['look']})")
+            regraded = [f"graded again: {row['regraded']}"] if row["regraded"] else []
+            click.echo("\n".join(f"  {line}" for line in [*row["reason"].splitlines(), *regraded]))
 
 
 @group.command()
