@@ -23,6 +23,9 @@ def conflicts(document: Document, rosters: Rosters) -> Iterator[Problem]:
     yield from _students_with_other_duties(document, rosters)
     yield from _two_people_under_one_name(document, rosters)
     yield from _due_dates(document)
+    yield from _emails_of_nobody(document)
+    yield from _sign_in(document, rosters)
+    yield from _certificate(document)
 
 
 def class_entries(document: Document) -> list[tuple[int, dict[str, Any]]]:
@@ -143,3 +146,69 @@ def _before(due: Any, start: Any) -> bool:
         return rules.moment(due).date() < rules.day(start)
     except Wrong:
         return False
+
+
+def _emails_of_nobody(document: Document) -> Iterator[Problem]:
+    named = {name for _, name in _all_named(document)}
+    emails = document.value(("site", "emails"))
+    for name, value in emails.items() if isinstance(emails, dict) else ():
+        if name not in named:
+            what = "neither an admin nor an instructor or grader of a class"
+            yield document.problem(("site", "emails", name), value, what, "remove this line; a student's address stands in the roster")
+
+
+def _sign_in(document: Document, rosters: Rosters) -> Iterator[Problem]:
+    """The switch and its section belong together, and whoever is found by an address must have one of their own."""
+    chosen = document.value(("site", "sign_in"))
+    chosen = chosen if isinstance(chosen, str) else "native"
+    for key, example in (("oidc", "issuer, client_id"), ("lti13", "issuer, client_id, authorize_url, jwks_url")):
+        section = document.value(("site", key))
+        if chosen == key and not isinstance(section, dict):
+            what = f"sign_in is {key}, and nothing says who vouches for people"
+            yield document.problem(("site", "sign_in"), chosen, what, f"add a section {key} with {example}")
+        elif chosen != key and isinstance(section, dict):
+            what = f"not in force, since sign_in is {chosen}"
+            yield document.problem(("site", key), section, what, f"write sign_in: {key}, or remove the section")
+    section = document.value(("site", chosen))
+    if chosen != "native" and isinstance(section, dict) and section.get("match", "email") == "email":
+        yield from _addresses(document, rosters)
+
+
+def _addresses(document: Document, rosters: Rosters) -> Iterator[Problem]:
+    emails = document.value(("site", "emails"))
+    emails = {name: text for name, text in emails.items() if isinstance(text, str)} if isinstance(emails, dict) else {}
+    in_rosters = {student.username for roster in rosters.values() for student in roster.students if student.email}
+    for place, name in {name: (place, name) for place, name in reversed(_all_named(document))}.values():
+        if name not in emails and name not in in_rosters:
+            what = "has no e-mail address here, by which people are found when they sign in"
+            yield document.problem(place, name, what, f"add {name}: ADDRESS to site.emails, or choose match: username")
+    owners: dict[str, str] = {}
+    for name, text in emails.items():
+        if owners.setdefault(text.casefold(), name) != name:
+            what = f"the address of {owners[text.casefold()]} too, and an address must mean one person"
+            yield document.problem(("site", "emails", name), text, what, "give each their own address")
+    for roster in {roster.shown: roster for roster in rosters.values()}.values():
+        for student in roster.students:
+            line, key = roster.lines[student.username], student.email.casefold()
+            if not key and student.username not in in_rosters and student.username not in emails:
+                what = "has no e-mail address, by which people are found when they sign in"
+                yield Problem(roster.shown, line, "username", show(student.username), what,
+                              "add the address, or choose match: username")
+            elif key and owners.setdefault(key, student.username) != student.username:
+                what = f"the address of {owners[key]} too, and an address must mean one person"
+                yield Problem(roster.shown, line, "email", show(student.email), what, "give each their own address")
+
+
+def _certificate(document: Document) -> Iterator[Problem]:
+    """Files are named where they are used, and only there."""
+    section = document.value(("site", "tls"))
+    if not isinstance(section, dict):
+        return
+    chosen = section.get("certificates", "automatic")
+    for key in ("certificate", "key"):
+        if chosen == "files" and key not in section:
+            what = f"certificates are files, and none is named as {key}"
+            yield document.problem(("site", "tls", "certificates"), chosen, what, f"add {key}: tls/{key}.pem, with the name of yours")
+        elif chosen != "files" and key in section:
+            what = f"not in force, since certificates are {chosen}"
+            yield document.problem(("site", "tls", key), section[key], what, "write certificates: files, or remove this line")

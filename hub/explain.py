@@ -78,6 +78,8 @@ def _unknown(place: Place, model: Model) -> tuple[str, str]:
     meant = near(key, known)
     if meant:
         return "there is no such key", f"did you mean {meant}?"
+    if key.endswith(("secret", "password")):
+        return "a secret has no place in this file, which others read", "remove this line; it goes into a file of the secrets folder"
     home = next((name for name, keys in _sections(model) if key in keys), None)
     if home:
         return "there is no such key here", f"move it to {home}"

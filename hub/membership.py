@@ -3,21 +3,29 @@
 JupyterHub's load_groups only adds, and a server that runs would go on for as long as somebody uses it.
 """
 
-from jupyterhub import orm
+import sys
 
-from hub import paths, roles, servers
+from jupyterhub import orm
+from sqlalchemy import inspect
+from sqlalchemy.exc import OperationalError
+
+from hub import database, paths, roles, servers
 from hub.site import Site
 
 
 def make_exact(site: Site) -> None:
     """Take out who is not in a class any more. Runs before the hub opens its database."""
     end_servers(site)
-    database = paths.HUB / "jupyterhub.sqlite"
-    if not database.exists():
+    if database.sqlite(site) and not (paths.HUB / "jupyterhub.sqlite").exists():
         return
     wanted = roles.groups_exact(site)
-    session = orm.new_session_factory(f"sqlite:///{database}")()
     try:
+        session = orm.new_session_factory(database.url(site))()
+    except OperationalError as error:
+        sys.exit(database.problem(site, error))
+    try:
+        if not inspect(session.connection()).has_table(orm.Group.__tablename__):
+            return
         for group in session.query(orm.Group).all():
             members = wanted.get(group.name, [])
             group.users = [user for user in group.users if user.name in members]

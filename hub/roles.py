@@ -11,6 +11,7 @@ from hub.site import Class, Site
 EXCHANGE = "ngshare"
 CULLER = "idle-culler"
 AUTOGRADER = "autograder"
+PROMETHEUS = "prometheus"
 
 Role = dict[str, Any]
 
@@ -30,7 +31,7 @@ def grader_user(class_id: str) -> str:
 
 def service_names(site: Site) -> list[str]:
     """Every service of the hub. A class's formgrader bears the class id, since nbgrader looks for the course's name."""
-    return [EXCHANGE, *(class_.id for class_ in site.classes), CULLER, AUTOGRADER]
+    return [EXCHANGE, *(class_.id for class_ in site.classes), CULLER, AUTOGRADER, PROMETHEUS]
 
 
 def groups_exact(site: Site) -> dict[str, list[str]]:
@@ -50,7 +51,7 @@ def groups(site: Site) -> dict[str, dict[str, list[str]]]:
 def roles(site: Site) -> list[Role]:
     """For `c.JupyterHub.load_roles`. Exchange and autograder have no role: whose a token is, they ask with that token."""
     per_class = [role for class_ in site.classes for role in (_staff(class_), _formgrader(class_))]
-    return [_user(), _server(site), *per_class, _culler(), _admin(site)]
+    return [_user(), _server(site), *per_class, _culler(), _prometheus(), _admin(site)]
 
 
 def _user() -> Role:
@@ -113,6 +114,14 @@ def _culler() -> Role:
     """
     scopes = ["list:users", "read:users:activity", "read:servers", "delete:servers"]
     return {"name": CULLER, "services": [CULLER], "scopes": scopes}
+
+
+def _prometheus() -> Role:
+    """What reads the measurements of hub, exchange and autograder, and nothing else.
+
+    - read:metrics: counts and times; no name of a person is in them
+    """
+    return {"name": PROMETHEUS, "services": [PROMETHEUS], "scopes": ["read:metrics"]}
 
 
 def _admin(site: Site) -> Role:

@@ -16,11 +16,17 @@ CLASS = r"^(?!.*--)[a-z]([a-z0-9_-]{0,30}[a-z0-9])?$"
 SIZE = r"^[0-9]+(\.[0-9]+)?[MG]$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?)?$"
+HOST = r"^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 IMAGE = r"^[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$"
+EMAIL = r"^[^@\s,;<>]+@[^@\s,;<>]+$"
+CLAIM = r"^[A-Za-z0-9_:/.-]{1,200}$"
+DATABASE = r"^(sqlite|postgresql://[^:@/\s]+@[^@\s]+/[^/\s]+)$"
+ADDRESS = r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"
 
 # The exchange looks only at the name that a token belongs to, whether a person's or a service's: they must differ.
 # hub and proxy are hosts beside which a class's services run.
-RESERVED = ("ngshare", "exchange", "idle-culler", "autograder", "hub", "proxy", "jupyterhub")
+CHECK = "health-check"                   # with it a deployment tries itself out (hub/health.py)
+RESERVED = ("ngshare", "exchange", "idle-culler", "autograder", "hub", "proxy", "jupyterhub", "prometheus", CHECK)
 PREFIXES = ("grader-", "formgrade", "nbgrader")
 SOME_URL = "write one such as http://127.0.0.1:8000 or https://hub.example.org"
 
@@ -64,6 +70,62 @@ def _slug(name: str, pattern: str) -> str:
 def email(text: str) -> str:
     if text and not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", text):
         raise Wrong("not an e-mail address", "write one such as ada@example.org, or leave it empty")
+    return text
+
+
+def some_email(text: str) -> str:
+    return email(text or "@@")
+
+
+def endpoint(text: str) -> str:
+    """An address at which somebody vouches for people: what is read there must not be changed on the way."""
+    some = "write one such as https://login.example.org/realms/university"
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise Wrong("not an address", some) from None
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", text):
+        raise Wrong("not an address", some)
+    if parts.username or parts.password or parts.fragment:
+        raise Wrong("an address with a name, a password or a # in it", f"write {parts.scheme}://{host}{parts.path}")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise Wrong("http:// would let anybody on the way say who people are", f"write https://{text.removeprefix('http://')}")
+    return text
+
+
+def claim(text: str) -> str:
+    if not re.fullmatch(CLAIM, text):
+        raise Wrong("not the name of a claim", "write one such as email, preferred_username or custom.login")
+    return text
+
+
+def database(text: str) -> str:
+    """`sqlite`, or an address of PostgreSQL without a password."""
+    some = "write sqlite, or an address such as postgresql://tinytorch@db.example.org/hub"
+    if text == "sqlite":
+        return text
+    try:
+        parts = urlsplit(text)
+        name, port = parts.path.strip("/"), parts.port
+    except ValueError:
+        raise Wrong("not the address of a database", some) from None
+    if parts.scheme in ("postgres", "postgresql") and parts.password is not None:
+        where = f"{parts.hostname or 'db.example.org'}{f':{port}' if port else ''}"
+        raise Wrong("a password has no place in this file, which others read",
+                    f"write postgresql://{parts.username}@{where}/{name or 'hub'}, and the password into database_password in the"
+                    " secrets folder")
+    if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not re.fullmatch(r"[^/\s]+", name) or parts.fragment:
+        raise Wrong("not the address of a database", some)
+    known = {"sslmode", "sslrootcert"}
+    if odd := [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in known]:
+        raise Wrong(f"{odd[0].partition('=')[0]} is not known here", "after ? there may be sslmode and sslrootcert")
+    return text
+
+
+def address(text: str) -> str:
+    if not re.fullmatch(ADDRESS, text):
+        raise Wrong("not a host and port", "write one such as alerts.example.org:9093")
     return text
 
 
@@ -140,6 +202,12 @@ def image(text: str) -> str:
     if not re.fullmatch(IMAGE, text):
         fix = "write default, or one such as example.org/course/student:2026-09"
         raise Wrong("not the name of a container image", fix)
+    return text
+
+
+def host_name(text: str) -> str:
+    if not re.fullmatch(HOST, text):
+        raise Wrong("not the name of a host on the internet (no scheme, port, path, address or *)", "write one such as data.example.org")
     return text
 
 

@@ -1,7 +1,8 @@
-"""Sign-in: everybody in classes.yml has an account with a generated first password, and nobody else has one.
+"""Sign-in: everybody in classes.yml has an account or may make one by an invitation, and nobody else has one.
 
-The hub's database holds bcrypt hashes. The first passwords lie in clear in one file of mode 0600 for whoever hands them out;
-a password that its owner has changed is no longer there.
+The hub's database holds bcrypt hashes. On a laptop first passwords are generated and lie in clear in one file of mode 0600 for
+whoever hands them out; a password that its owner has changed is no longer there. On a served site there is no such file: people
+choose their first password behind a link (hub/invitations.py). Providers of accounts: hub/oidc.py and hub/lti.py.
 """
 
 import asyncio
@@ -23,7 +24,11 @@ from nativeauthenticator.orm import UserInfo
 from tornado import web
 from traitlets import Unicode
 
+from hub import invitations
 from hub.people import Person
+from hub.rules import CHECK
+from hub.secrets import OIDC_CLIENT_SECRET, Secrets
+from hub.site import Site
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"     # without what looks alike in print: 0 o 1 l i
 GROUPS, GROUP = 3, 5                             # 15 characters of 31: 74 bits
@@ -77,6 +82,7 @@ class ClassSignIn(NativeAuthenticator):
     """Accounts for exactly the people of the site."""
 
     people: Any = None                           # user name -> Person; set by `accounts` in the hub's configuration
+    invites = False                              # whether people choose their first password behind a link
     signins_file = Unicode(help="Where first passwords are written.").tag(config=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -88,6 +94,26 @@ class ClassSignIn(NativeAuthenticator):
     def make_accounts(self) -> None:
         """Give an account to whoever has none, and take it from whoever is no longer in classes.yml."""
         passwords = self.signins.read()
+        if self.invites:
+            self.end_generated(passwords)
+            invitations.forget(self.db.connection(), self.people)
+        else:
+            self.generate(passwords)
+        for info in UserInfo.all_users(self.db):
+            if info.username not in self.people:
+                self.db.delete(info)
+        self.db.commit()
+
+    def end_generated(self, passwords: Mapping[str, str]) -> None:
+        """A demonstration's passwords, in clear in a file, do not hold on a served site; what people chose themselves does."""
+        for info in UserInfo.all_users(self.db):
+            if passwords.get(info.username):
+                self.log.warning("the generated password of %s holds no more: make invites", info.username)
+                self.db.delete(info)
+        self.db.commit()
+        self.signins.file.unlink(missing_ok=True)
+
+    def generate(self, passwords: dict[str, str]) -> None:
         known = {info.username for info in UserInfo.all_users(self.db)}
         fresh = self.people.keys() - known
         for name in fresh:                       # a start that was cut off has left its passwords: they are used
@@ -96,15 +122,11 @@ class ClassSignIn(NativeAuthenticator):
         for name in fresh:
             hashed = bcrypt.hashpw(passwords[name].encode(), bcrypt.gensalt(GENERATED_ROUNDS))
             self.db.add(UserInfo(username=name, password=hashed, is_authorized=True))
-        for info in UserInfo.all_users(self.db):
-            if info.username not in self.people:
-                self.db.delete(info)
-        self.db.commit()
 
     async def authenticate(self, handler: BaseHandler, data: dict[str, str]) -> str | None:
         """The user name, if the password is right and the name is not locked. Tells nobody which names exist."""
         name, password = self.normalize_username(data.get("username", "")), data.get("password", "").encode()
-        account = self.get_user(name) if name in self.people else None
+        account = self.get_user(name) if name in self.people or name == CHECK else None
         right, _ = await asyncio.gather(fits(account, password), asyncio.sleep(ANSWER_SECONDS))
         if not right or self.is_blocked(name):
             self.add_login_attempt(name)
@@ -114,7 +136,7 @@ class ClassSignIn(NativeAuthenticator):
 
     async def refresh_user(self, user: Any, handler: BaseHandler | None = None) -> bool:
         """Sessions and tokens of somebody who left end with the hub's next start."""
-        return user.name in self.people
+        return user.name in self.people or user.name == CHECK
 
     def add_login_attempt(self, username: str) -> None:
         if len(self.login_attempts) > ATTEMPTS_KEPT:
@@ -131,13 +153,34 @@ class ClassSignIn(NativeAuthenticator):
         """Set a password; True when it was strong enough. Its first one disappears from the file."""
         if len(new_password.encode()) > MOST_BYTES or not super().change_password(username, new_password):
             return False
-        self.signins.write({**self.signins.read(), username: ""}, self.people)
+        if not self.invites:
+            self.signins.write({**self.signins.read(), username: ""}, self.people)
         return True
+
+    def fits_the_rules(self, password: str) -> bool:
+        return len(password.encode()) <= MOST_BYTES and self.is_password_strong(password)
+
+    async def accept(self, name: str, code: str, password: str) -> None:
+        """Use an invitation up and set the password. invitations.Invalid, with the reason, if it does not hold."""
+        hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
+        try:
+            invitations.redeem(self.db.connection(), name if name in self.people else "", code)
+            account = self.get_user(name)
+            if account is None:
+                self.db.add(UserInfo(username=name, password=hashed, is_authorized=True))
+            else:
+                account.password = hashed
+        except BaseException:
+            self.db.rollback()
+            raise
+        self.db.commit()
+        self.login_attempts.pop(name, None)      # who forgot the password has tried too often before
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
         """Sign-in and change of password. What native offers besides changes accounts by a link, or is closed here."""
+        invited = [("/invitation", AcceptInvitation)] if self.invites else []
         return [("/login", LoginHandler), ("/change-password", ChangePassword),
-                ("/change-password/([^/]+)", ChangePasswordAdminHandler)]
+                ("/change-password/([^/]+)", ChangePasswordAdminHandler), *invited]
 
 
 async def fits(account: UserInfo | None, password: bytes) -> bool:
@@ -165,8 +208,7 @@ class ChangePassword(BaseHandler):
         elif new != again:
             await self.show("The two new passwords differ. Nothing was changed.")
         elif not self.authenticator.change_password(name, new):
-            await self.show(f"The new password must have {shortest} to {MOST_BYTES} characters and must not be a common one. "
-                            "Nothing was changed.")
+            await self.show(f"{unfit(shortest)} Nothing was changed.")
         else:
             await self.show(changed=True)
 
@@ -176,6 +218,91 @@ class ChangePassword(BaseHandler):
         self.finish(await self.render_template("change-password.html", problem=problem, changed=changed))
 
 
-def accounts(people: Mapping[str, Person]) -> type[ClassSignIn]:
+class AcceptInvitation(BaseHandler):
+    """The page behind an invitation's link. Looking at it changes nothing: mail programs open links to look at them."""
+
+    async def get(self) -> None:
+        await self.show()
+
+    async def post(self) -> None:
+        name, code, new, again = (self.get_body_argument(key, "", strip=False) for key in ("username", "code", "new", "again"))
+        if new != again:
+            await self.show("The two passwords differ. Nothing was set, and your link still holds.", name, code)
+        elif not self.authenticator.fits_the_rules(new):
+            await self.show(f"{unfit(self.authenticator.minimum_password_length)} Nothing was set, and your link still holds.", name, code)
+        else:
+            try:
+                await self.authenticator.accept(name, code, new)
+            except invitations.Invalid as reason:
+                await self.show(str(reason), name)
+                return
+            user = await self.login_user({"username": name, "password": new})
+            if user is None:                     # cannot be, unless somebody took the person out this very moment
+                raise web.HTTPError(403)
+            self._jupyterhub_user = user
+            self.redirect(self.get_next_url(user))
+
+    async def show(self, problem: str = "", name: str = "", code: str = "") -> None:
+        self.set_header("Cache-Control", "no-store")
+        if problem:
+            self.set_status(400)
+        self.finish(await self.render_template("invitation.html", problem=problem, invited=name, code=code,
+                                               shortest=self.authenticator.minimum_password_length))
+
+
+def unfit(shortest: int) -> str:
+    return f"The new password must have {shortest} to {MOST_BYTES} characters and must not be a common one."
+
+
+class NoPasswords(LoginHandler):
+    """The sign-in page where a provider vouches for people: a way there, and nothing to be posted."""
+
+    async def post(self) -> None:
+        self.redirect(self.settings["login_url"])
+
+
+def accounts(people: Mapping[str, Person], invites: bool = False) -> type[ClassSignIn]:
     """The authenticator for these people."""
-    return type("ClassSignIn", (ClassSignIn,), {"people": people})
+    return type("ClassSignIn", (ClassSignIn,), {"people": people, "invites": invites})
+
+
+def for_site(site: Site, people: Mapping[str, Person]) -> type[Any]:
+    """The authenticator that classes.yml chooses."""
+    if site.provider is None:
+        return accounts(people, site.invites)
+    base: Any
+    if site.settings.sign_in == "oidc":
+        from hub.oidc import OidcSignIn as base
+    else:
+        from hub.lti import LtiSignIn as base
+
+    def get_handlers(self: Any, app: Any) -> list[tuple[str, type]]:
+        return [("/login", NoPasswords), *base.get_handlers(self, app)]
+
+    return type("ProviderSignIn", (base,), {
+        "people": people, "provider": site.provider, "site_url": site.url, "get_handlers": get_handlers})
+
+
+def configure(c: Any, site: Site, secret: Secrets) -> None:
+    """Everything in JupyterHub's configuration that says who may enter."""
+    people = site.people()
+    c.JupyterHub.authenticator_class = for_site(site, people)
+    c.Authenticator.allowed_users = set(site.accounts())
+    c.Authenticator.allow_existing_users = False     # else whoever was here once could always come back
+    c.Authenticator.delete_invalid_users = False
+    c.ClassSignIn.signins_file = str(secret.signins_file)
+    c.NativeAuthenticator.minimum_password_length = 12
+    c.NativeAuthenticator.check_common_password = True
+    c.NativeAuthenticator.allowed_failed_logins = 5
+    c.NativeAuthenticator.seconds_before_next_try = 300
+    if site.settings.sign_in == "oidc" and site.settings.oidc:
+        c.OAuthenticator.client_id = site.settings.oidc.client_id
+        c.OAuthenticator.client_secret = secret.must_be_given(OIDC_CLIENT_SECRET)
+        c.OAuthenticator.scope = site.settings.oidc.scopes
+        c.OAuthenticator.oauth_callback_url = f"{site.url}/hub/oauth_callback"
+        c.OAuthenticator.manage_groups = False       # who is in a class is written in its roster only
+
+
+def template_vars(site: Site) -> dict[str, Any]:
+    """What the pages show of it."""
+    return {"sign_in": site.settings.sign_in, "provider_name": site.provider.name if site.provider else "", "site_invites": site.invites}

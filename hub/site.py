@@ -7,7 +7,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -15,16 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, WithJsonSchema
 
 from hub import paths, rules
 from hub.conflicts import Rosters, class_entries, conflicts
@@ -32,6 +22,9 @@ from hub.document import Document
 from hub.explain import explain
 from hub.people import HEADER, Person, Roster, Student
 from hub.problems import Problem, SiteError, Wrong, shown_path
+from hub.sections import Image, Label, Section, UserName, text
+from hub.switches import Database, Email, Lti13, Monitoring, Oidc
+from hub.tls import Tls
 
 if TYPE_CHECKING:
     from course.curriculum import Module
@@ -42,11 +35,6 @@ SCHEMA = paths.REPO / "hub" / "schema" / "classes.schema.json"
 END_OF_DAY = time(23, 59)
 
 
-def _text(rule: Callable[[str], Any], **schema: Any) -> tuple:
-    """The marks of a text that keeps to a rule; the schema says as much of the rule as JSON can."""
-    return AfterValidator(rule), WithJsonSchema({"type": "string", **schema})
-
-
 def _size(least: str) -> tuple:
     def rule(value: object) -> object:
         if rules.size_mb(value) < rules.size_mb(least):
@@ -55,23 +43,16 @@ def _size(least: str) -> tuple:
     return BeforeValidator(rule), WithJsonSchema({"type": "string", "pattern": rules.SIZE})
 
 
-UserName = Annotated[str, *_text(rules.user_name, pattern=rules.USER)]
 ClassId = Annotated[str, BeforeValidator(rules.class_id), WithJsonSchema({"type": "string", "pattern": rules.CLASS})]
-Label = Annotated[str, *_text(rules.label, minLength=1, maxLength=100)]
-Url = Annotated[str, *_text(rules.url, pattern=r"^https?://[^/?#@\s]+/?$")]
-TimeZone = Annotated[str, *_text(rules.time_zone)]
-Image = Annotated[str, *_text(rules.image, pattern=rules.IMAGE)]
-ModuleName = Annotated[str, *_text(rules.graded_module)]
+Url = Annotated[str, *text(rules.url, pattern=r"^https?://[^/?#@\s]+/?$")]
+TimeZone = Annotated[str, *text(rules.time_zone)]
+HostName = Annotated[str, *text(rules.host_name, pattern=rules.HOST)]
+ModuleName = Annotated[str, *text(rules.graded_module)]
 Memory = Annotated[str, *_size("256M")]
 Disk = Annotated[str, *_size("100M")]
 Day = Annotated[date, BeforeValidator(rules.day), WithJsonSchema({"type": "string", "pattern": rules.DATE})]
 Moment = Annotated[
     datetime, BeforeValidator(rules.moment), WithJsonSchema({"type": "string", "pattern": rules.MOMENT})]
-
-
-class Section(BaseModel):
-    # unknown keys and wrong types are refused: a misspelt limit must not become no limit
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Limits(Section):
@@ -86,7 +67,14 @@ class Limits(Section):
     disk: Disk = Field(default="2G", examples=["2G"], description=(
         "Size of the home, in M or G. CIFAR-10 takes 0.4G; one student's files must not fill the disk of the site."))
     network: Literal["none", "internet"] = Field(default="none", examples=["none"], description=(
-        "`none`: the hub's own services only, so that work is done here. `internet`: whatever the host reaches."))
+        "`none`: the hub's own services only, so that work is done here. `internet`: whatever is public, by HTTPS."))
+    hosts: list[HostName] = Field(default_factory=list, examples=[["packages.example.org"]], description=(
+        "Hosts that may be reached by HTTPS though `network` is `none`. None by default: what the course needs is in the image."))
+
+    @property
+    def reaches_out(self) -> bool:
+        """Whether anything beyond the hub can be reached."""
+        return self.network != "none" or bool(self.hosts)
 
     @property
     def memory_mb(self) -> int:
@@ -197,8 +185,26 @@ class Settings(Section):
         "Where people reach the site. This machine only by default: without TLS anybody on the way reads passwords."))
     timezone: TimeZone = Field(default="UTC", examples=["Europe/Berlin"], description=(
         "Whose 23:59 a due date means. UTC by default: the same moment on every machine."))
-    sign_in: Literal["native"] = Field(default="native", examples=["native"], description=(
-        "How people prove who they are. `native`: passwords, of which the hub itself keeps only hashes."))
+    sign_in: Literal["native", "oidc", "lti13"] = Field(default="native", examples=["native"], description=(
+        "How people prove who they are. `native`: passwords, of which the hub itself keeps only hashes; nothing else is needed."
+        " `oidc`: accounts of the university. `lti13`: a link in a learning platform. Only who is in this file or a roster enters."))
+    first_password: Literal["auto", "link", "generated"] = Field(default="auto", examples=["auto"], description=(
+        "How people get their first password with `sign_in: native`. `link`: they choose it behind a link that holds once and for a"
+        " few days. `generated`: passwords in a file, for a demonstration. `auto`: links where the site is served over https."))
+    emails: dict[UserName, Email] = Field(default_factory=dict, examples=[{"grace": "grace@example.org"}], description=(
+        "E-mail addresses of admins, instructors and graders; those of students stand in the rosters. Empty by default: only"
+        " `match: email` and the list of links need them."))
+    oidc: Oidc | None = Field(default=None, examples=[{"issuer": "https://login.example.org", "client_id": "tinytorch-hub"}],
+                              description="The university's sign-in service. Needed with `sign_in: oidc` only.")
+    lti13: Lti13 | None = Field(default=None, examples=[{"issuer": "https://moodle.example.org", "client_id": "A1b2C3d4E5f6G7h"}],
+                                description="The learning platform. Needed with `sign_in: lti13` only.")
+    database: Database = Field(default="sqlite", examples=["postgresql://tinytorch@db.example.org/hub"], description=(
+        "Where the hub keeps accounts and servers. `sqlite`: a file, which every backup holds. PostgreSQL's password is no part of"
+        " the address: it stands in `database_password` in the secrets folder."))
+    tls: Tls = Field(default=Tls(), examples=[{"certificates": "internal"}], description=(
+        "Certificate and web server of a deployed site. Automatic certificates by default; a site on a laptop has none of it."))
+    monitoring: Monitoring = Field(default=Monitoring(), examples=[{"keep_days": 30}], description=(
+        "What watches a served site. On by default; a site on a laptop has none."))
     admins: list[UserName] = Field(default_factory=list, examples=[["ada"]], description=(
         "User names of those who may do everything on the hub. Nobody by default: no class needs it."))
     idle_minutes: int = Field(default=60, ge=5, le=10080, examples=[60], description=(
@@ -266,6 +272,22 @@ class Site(Section):
         return list(self.settings.admins)
 
     @property
+    def database(self) -> str:
+        """`sqlite`, or the address of PostgreSQL without a password."""
+        return self.settings.database
+
+    @property
+    def invites(self) -> bool:
+        """Whether people choose their first password behind a link, instead of being given one."""
+        kind = self.settings.first_password
+        return self.settings.sign_in == "native" and (kind == "link" or (kind == "auto" and self.url.startswith("https:")))
+
+    @property
+    def provider(self) -> Oidc | Lti13 | None:
+        """Who vouches for people; None where they have passwords here."""
+        return {"oidc": self.settings.oidc, "lti13": self.settings.lti13}.get(self.settings.sign_in)
+
+    @property
     def idle_minutes(self) -> int:
         return self.settings.idle_minutes
 
@@ -278,16 +300,21 @@ class Site(Section):
 
     def people(self) -> dict[str, Person]:
         """Everybody with an account, by user name: admins, staff, students."""
-        people = {name: Person(name, admin=True) for name in self.admins}
+        emails = self.settings.emails
+        people = {name: Person(name, email=emails.get(name, ""), admin=True) for name in self.admins}
         for class_ in self.classes:
             for name in class_.staff:
-                people.setdefault(name, Person(name)).staff_of.append(class_.id)
+                people.setdefault(name, Person(name, email=emails.get(name, ""))).staff_of.append(class_.id)
             for row in class_.students:
                 known = people.get(row.username, Person(row.username))
                 people[row.username] = replace(      # what one roster leaves empty comes from another
                     known, first_name=known.first_name or row.first_name, last_name=known.last_name or row.last_name,
                     email=known.email or row.email, student_of=[*known.student_of, class_.id])
         return dict(sorted(people.items()))
+
+    def accounts(self) -> dict[str, Person]:
+        """Those people, and the account with which a deployment tries itself out: a student of every class, in nobody's roster."""
+        return {**self.people(), rules.CHECK: Person(rules.CHECK, student_of=[class_.id for class_ in self.classes])}
 
 
 def _read(path: Path) -> Document:

@@ -77,9 +77,9 @@ def test_no_role_has_an_admin_scope_or_inherits(site, classes, admins):
 
 
 @sites
-def test_only_the_culler_has_a_scope_without_a_filter(site, classes, admins):
+def test_only_culler_and_prometheus_have_a_scope_without_a_filter(site, classes, admins):
     for role in roles.roles(site):
-        if role["name"] != roles.CULLER:
+        if role["name"] not in (roles.CULLER, roles.PROMETHEUS):
             assert all("!" in scope for scope in role.get("scopes", [])), role
 
 
@@ -133,9 +133,9 @@ def test_who_leaves_the_roster_leaves_the_group(tmp_path):
 
 def test_services_and_who_has_no_scope():
     site = Site.load(Site.example_path)
-    assert roles.service_names(site) == ["ngshare", "ml101", "ml201", "idle-culler", "autograder"]
+    assert roles.service_names(site) == ["ngshare", "ml101", "ml201", "idle-culler", "autograder", "prometheus"]
     served = {service for role in roles.roles(site) for service in role.get("services", [])}
-    assert served == {"ml101", "ml201", "idle-culler"}      # neither exchange nor autograder
+    assert served == {"ml101", "ml201", "idle-culler", "prometheus"}      # neither exchange nor autograder
 
 
 # ------------------------------------------------------------------------------------ JupyterHub's own permission code

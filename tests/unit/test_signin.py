@@ -5,8 +5,6 @@ import csv
 import json
 import math
 import re
-import shutil
-import subprocess
 import time
 from types import SimpleNamespace
 
@@ -16,11 +14,11 @@ import requests
 from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
 
-from hub import paths, signin
+from hub import signin
 from hub.people import Person
 from tests.need import need
 from tests.running import Person as Visitor
-from tests.running import Site
+from tests.small_hub import page, small_hub
 
 PEOPLE = {
     "ada": Person("ada", admin=True), "grace": Person("grace", staff_of=["ml101", "ml201"]),
@@ -170,38 +168,8 @@ def test_time_does_not_tell_whether_a_name_exists(start):
 # --------------------------------------------------------------------------------------------- the pages of a real hub
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A real hub behind the real proxy, without the other services of a site."""
-    need("the environments hub and proxy", paths.env_bin("hub", "jupyterhub").exists() and (paths.ENVS / "proxy").exists(), "run make up")
-    site = Site(tmp_path_factory.mktemp("hub"))
-    for folder in ("hub", "run", "logs", "homes", "secrets"):
-        (site.state / folder).mkdir(parents=True)
-    running = []
-    for name in ("proxy", "hub"):
-        with (site.state / "logs" / f"{name}.log").open("wb") as log:
-            running.append(subprocess.Popen([str(paths.env_bin("hub", "python")), "-m", "hub.launch", name], cwd=paths.REPO,
-                                            env=site.env, stdout=log, stderr=log))
-    deadline = time.monotonic() + 180
-    while not healthy(site):
-        assert time.monotonic() < deadline, site.log("hub")
-        time.sleep(0.2)
-    yield site
-    for process in reversed(running):
-        process.terminate()
-        process.wait(20)
-    shutil.rmtree(site.state)
-
-
-def healthy(site: Site) -> bool:
-    """Whether the hub answers; the proxy alone says 404."""
-    try:
-        return requests.get(site.url + "/hub/health", timeout=5).status_code == 200
-    except requests.RequestException:
-        return False
-
-
-def page(answer: requests.Response) -> str:
-    """The text of a page, without tags and spaces."""
-    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<(style|script).*?</\1>", "", answer.text)).split())
+    with small_hub(tmp_path_factory.mktemp("hub")) as site:
+        yield site
 
 
 @pytest.mark.site

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from course.curriculum import find_module, modules
-from hub import paths
+from hub import paths, switches
 from hub import site as site_module
 from hub.document import Document
 from hub.people import Person, Student
@@ -95,7 +95,7 @@ WRONG = {
         "    late: accept", "    lates: accept", "classes.ml101.lates", "'accept'", "there is no such key", "did you mean late?", True),
     "unknown key far from any": (
         "cpu: 1", "swap: 1", "classes.ml101.limits.swap", "1",
-        "there is no such key", "the keys here are cpu, memory, pids, disk, network", True),
+        "there is no such key", "the keys here are cpu, memory, pids, disk, network, hosts", True),
     "key of another section": (
         "  idle_minutes: 60", "  plan: 16", "site.plan", "16", "there is no such key here", "move it to classes", True),
     "title missing": (
@@ -196,7 +196,7 @@ WRONG = {
         " beginning with a letter", "choose one such as ml101", True),
     "class named like a service": (
         "id: ml201", "id: idle-culler", "classes.idle-culler.id", "'idle-culler'",
-        "one name must mean one thing on a site: ngshare, exchange, idle-culler,", "choose another class id", False),
+        "one name must mean one thing on a site: health-check, ngshare, exchange, idle-culler,", "choose another class id", False),
     "class named like an instructor": (
         "id: ml201", "id: grace", "classes.grace.id", "'grace'",
         "is also a person's name (classes.yml:23), and the exchange knows classes and people by name only",
@@ -307,7 +307,45 @@ WRONG = {
         "a tag, and tags mean nothing here", "remove the word that begins with !", False),
     "merge key": (
         "cpu: 1", "<<: {cpu: 1}", "classes.ml101.limits.<<", "{cpu: 1}",
-        "there is no such key", "the keys here are cpu, memory, pids, disk, network", True),
+        "there is no such key", "the keys here are cpu, memory, pids, disk, network, hosts", True),
+    "unknown sign-in": (
+        "  idle_minutes: 60", "  sign_in: oidcc", "site.sign_in", "'oidcc'", "must be native, oidc or lti13", "write sign_in: oidc", True),
+    "sign-in without its section": (
+        "  idle_minutes: 60", "  sign_in: oidc", "site.sign_in", "'oidc'", "nothing says who vouches for people",
+        "add a section oidc with issuer, client_id", False),
+    "a section that is not in force": (
+        "  idle_minutes: 60", "  oidc: {issuer: 'https://login.example.org', client_id: hub}", "site.oidc",
+        "{issuer: https://login.example.org, client_id: hub}", "not in force, since sign_in is native",
+        "write sign_in: oidc, or remove the section", False),
+    "a client secret in the file": (
+        "  idle_minutes: 60", "  sign_in: oidc\n  oidc:\n    match: username\n    issuer: 'https://login.example.org'\n    client_id: hub\n"
+        "    client_secret: x  # <--", "site.oidc.client_secret", "'x'", "a secret has no place in this file",
+        "remove this line; it goes into a file of the secrets folder", True),
+    "an issuer without TLS": (
+        "  idle_minutes: 60", "  sign_in: oidc\n  oidc:\n    match: username\n    client_id: hub\n"
+        "    issuer: 'http://login.example.org/x'  # <--",
+        "site.oidc.issuer", "'http://login.example.org/x'", "http:// would let anybody on the way say who people are",
+        "write https://login.example.org/x", False),
+    "a platform without keys": (
+        "  idle_minutes: 60", "  sign_in: lti13\n  lti13:  # <--\n    match: username\n    issuer: 'https://moodle.example.org'\n"
+        "    client_id: a\n    authorize_url: 'https://moodle.example.org/auth'", "site.lti13.jwks_url", "(missing)", "is needed",
+        "add jwks_url: https://moodle.example.org/mod/lti/certs.php", True),
+    "an address of nobody": (
+        "  idle_minutes: 60", "  emails: {alice: alice@example.org}", "site.emails.alice", "'alice@example.org'",
+        "neither an admin nor an instructor or grader", "remove this line; a student's address stands in the roster", False),
+    "an address that is none": (
+        "  idle_minutes: 60", "  emails: {grace: grace}", "site.emails.grace", "'grace'", "not an e-mail address",
+        "write one such as ada@example.org, or leave it empty", True),
+    "a database's password in the file": (
+        "  idle_minutes: 60", "  database: 'postgresql://hub:secret@db.example.org:5433/tinytorch'", "site.database",
+        "'postgresql://hub:secret@db.example.org:5433/tinytorch'", "a password has no place in this file",
+        "write postgresql://hub@db.example.org:5433/tinytorch, and the password into database_password in the secrets folder", True),
+    "another kind of database": (
+        "  idle_minutes: 60", "  database: 'mysql://hub@db.example.org/hub'", "site.database", "'mysql://hub@db.example.org/hub'",
+        "not the address of a database", "write sqlite, or an address such as postgresql://tinytorch@db.example.org/hub", True),
+    "monitoring for nobody": (
+        "  idle_minutes: 60", "  monitoring: {alertmanagers: [alerts.example.org]}", "site.monitoring.alertmanagers[0]",
+        "'alerts.example.org'", "not a host and port", "write one such as alerts.example.org:9093", True),
 }
 
 
@@ -475,6 +513,40 @@ def test_what_is_wrong_with_a_roster_is_said_with_its_own_line(name):
     assert said.endswith(f"; {fix}"), said
 
 
+OIDC = "  idle_minutes: 60\n  sign_in: oidc\n  oidc: {issuer: 'https://login.example.org', client_id: hub}"
+
+
+def test_whoever_is_found_by_an_address_needs_one_of_their_own():
+    text = changed("  idle_minutes: 60", OIDC + "\n  emails: {ada: ALICE@example.org, grace: g@example.org}")
+    said = problems(text=text, second=HEAD + "alice,,,\ncarol,,,\n")
+    what = "has no e-mail address"
+    assert [line.partition(", by which")[0] for line in said] == [
+        f"classes.yml:18: classes.ml101.graders[0]: 'gus': {what} here",
+        "ml101.csv:2: email: 'alice@example.org': the address of ada too, and an address must mean one person; give each their own address",
+        f"ml201.csv:3: username: 'carol': {what}"]
+    right = text.replace("ALICE@", "ada@").replace("g@example.org", "g@example.org, gus: gus@example.org")
+    site = load(text=right, second=HEAD + "alice,,,\ncarol,,,carol@example.org\n")
+    assert site.provider.issuer == "https://login.example.org"
+    assert (site.people()["ada"].email, site.people()["alice"].email) == ("ada@example.org", "alice@example.org")
+    by_name = changed("  idle_minutes: 60", OIDC.replace("hub}", "hub, match: username}"))
+    assert load(text=by_name).provider.match == "username"
+
+
+@pytest.mark.parametrize(("url", "kind", "invites"), [
+    ("http://127.0.0.1:8000", "auto", False), ("https://hub.example.org", "auto", True), ("http://127.0.0.1:8000", "link", True),
+    ("https://hub.example.org", "generated", False),
+])
+def test_links_are_for_sites_that_are_served(url, kind, invites):
+    text = changed("http://127.0.0.1:8000", f"{url}\n  first_password: {kind}")
+    assert load(text=text).invites is invites
+    assert not load(text=changed("  idle_minutes: 60", OIDC.replace("hub}", "hub, match: username}"))).invites
+
+
+@pytest.mark.parametrize("address", ["sqlite", "postgresql://hub@db/tinytorch", "postgresql://hub@[::1]:5433/t?sslmode=verify-full"])
+def test_databases_that_may_be_used(address):
+    assert load(text=changed("  idle_minutes: 60", f"  database: '{address}'")).database == address
+
+
 def test_one_name_is_one_person():
     said = problems(second=HEAD + "alice,Alicia,Arnold,alice@example.com\n")
     assert [line.split(": ")[:3] for line in said] == [
@@ -610,7 +682,8 @@ def test_an_anchor_may_be_used_twice():
 
 # ----------------------------------------------------------------------------------- the example, the schema, the tool
 def sections(model: type[BaseModel] = Site) -> list[type[BaseModel]]:
-    return [model, site_module.Settings, site_module.Class, site_module.Limits, site_module.Autograder]
+    return [model, site_module.Settings, site_module.Class, site_module.Limits, site_module.Autograder,
+            switches.Oidc, switches.Lti13, switches.Monitoring]
 
 
 def test_the_example_is_what_the_readme_promises():
