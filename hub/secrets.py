@@ -1,5 +1,6 @@
 """The site's secrets: generated once, kept on every upgrade, readable by their owner only, never in argv or a log."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub import paths
+
+OIDC_CLIENT_SECRET = "oidc_client_secret"      # what somebody else made and puts here: files of the secrets folder
+DATABASE_PASSWORD = "database_password"
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Secrets:
                 self.tokens = _read(self.folder)
                 if name not in self.tokens:
                     self.tokens[name] = random_source.token_hex(32)
-                    _write(self.folder / "tokens.json", json.dumps(self.tokens, indent=1).encode())
+                    write(self.folder / "tokens.json", json.dumps(self.tokens, indent=1).encode())
         return self.tokens[name]
 
     def service_token(self, service: str) -> str:
@@ -43,8 +47,28 @@ class Secrets:
         """JupyterHub's cookie secret: 32 bytes in hexadecimal."""
         file = self.folder / "cookie_secret"
         if not file.exists():
-            _write(file, random_source.token_hex(32).encode())
+            write(file, random_source.token_hex(32).encode())
         return file
+
+    def given(self, name: str) -> str:
+        """A secret that somebody else made: the file of that name here, else TINYTORCH_<NAME> in the environment, else nothing."""
+        file = self.folder / name
+        if not file.exists():
+            return os.environ.get(f"TINYTORCH_{name.upper()}", "").strip()
+        if file.stat().st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "others can read this secret: chmod 600 it", str(file))
+        return file.read_text().strip()
+
+    def must_be_given(self, name: str) -> str:
+        """The same; FileNotFoundError where there is none."""
+        if not (value := self.given(name)):
+            raise FileNotFoundError(errno.ENOENT, "this secret is needed: put it there, with mode 600", str(self.folder / name))
+        return value
+
+    def write(self, name: str, content: str) -> Path:
+        """Keep something for another program in a file of mode 0600."""
+        write(self.folder / name, content.encode())
+        return self.folder / name
 
     @property
     def signins_file(self) -> Path:
@@ -55,7 +79,8 @@ class Secrets:
 def load() -> Secrets:
     """The secrets of this site; the folder is made with mode 0700."""
     paths.SECRETS.mkdir(parents=True, exist_ok=True)
-    paths.SECRETS.chmod(0o700)
+    if paths.SECRETS.stat().st_mode & 0o777 != 0o700:      # in most containers it is mounted read-only, as it should be
+        paths.SECRETS.chmod(0o700)
     return Secrets(paths.SECRETS, _read(paths.SECRETS))
 
 
@@ -64,7 +89,7 @@ def _read(folder: Path) -> dict[str, str]:
     return json.loads(store.read_text()) if store.exists() else {}
 
 
-def _write(file: Path, content: bytes) -> None:
+def write(file: Path, content: bytes) -> None:
     """Write through a new file of mode 0600, so that a crash leaves the old secrets, never half of the new ones."""
     fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

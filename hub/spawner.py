@@ -7,68 +7,43 @@ loopback: what listens there has to ask for a token, and kernels talk over socke
 
 import asyncio
 import contextlib
-import html
 import itertools
-import json
-import math
 import os
-import re
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from jupyterhub.spawner import Spawner
 from jupyterhub.utils import random_port
-from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPError
-from traitlets import default
 
 from autograder.sandbox import bubblewrap
-from hub import homes, limits, paths, processes, servers, snapshot
+from hub import class_server, homes, limits, paths, processes, servers, snapshot
+from hub.class_server import FIRST_STEP, LAST_STEP, Refused, without_secrets
 from hub.servers import Record
 
 if TYPE_CHECKING:
-    from hub.people import Person
     from hub.site import Class, Site
+
+__all__ = ["ClassServer", "Refused", "for_site"]
 
 HOME = bubblewrap.INNER_HOME                      # where the home is inside a sandbox, the same for everybody
 SETTINGS = paths.REPO / "hub" / "single_user"
 REFERENCES = "/opt/reference"
 LOG_BYTES = 2_000_000                             # a log larger than this is put aside at the next start
-FIRST_STEP = (5, "Preparing your workspace")
-SECRET = re.compile(r"[0-9a-fA-F]{32,}|(?<=token=)\S+|(?<=code=)\S+")
 
 
-class Refused(web.HTTPError):
-    """Why there is no server, in words for its owner: JupyterHub shows them on whatever page the person is on."""
+class ClassServer(class_server.ClassServer):
+    """The server as processes of this machine."""
 
-    def __init__(self, status: int, message: str, log: list[str] | None = None) -> None:
-        super().__init__(status, message)
-        self.jupyterhub_message = message
-        lines = html.escape("\n".join(log or []))
-        self.jupyterhub_html_message = html.escape(message) + (f"<pre class='log'>{lines}</pre>" if lines else "")
-
-
-class ClassServer(Spawner):
-    """One server of one person in one class; the server's name is the class's id."""
-
-    site: "Site"                                  # these four come from `for_site`: configuration would be copied
-    people: "dict[str, Person]"                   # for every server
-    public_port: int
+    public_port: int                              # these two come from `for_site`, too
     isolated: bool
 
     port: Any                                     # a trait of Spawner
     edition = paths.STUDENT_EDITION               # while it starts and runs: a copy that no build replaces
     process: subprocess.Popen | None = None       # only while this hub started it
-    step = FIRST_STEP                             # progress in percent, and what is being done
     log_start = 0                                 # where this start's part of the log begins
-
-    @default("env_keep")
-    def _env_keep(self) -> list[str]:
-        return ["LANG", "LC_ALL", "TZ"]
 
     # ------------------------------------------------------------------------------------------ who and where
     @property
@@ -87,36 +62,14 @@ class ClassServer(Spawner):
     def group(self) -> limits.Group:
         return limits.Group(f"{self.public_port}--{self.user.name}--{self.name}")
 
-    @property
-    def class_(self) -> "Class":
-        """The class of this server. Refused, for a name that is none of this person's classes."""
-        check_membership(self.people, self.user.name, self.name)
-        return self.site.class_(self.name)
-
-    @property
-    def staff(self) -> bool:
-        return self.name in self.people[self.user.name].staff_of
-
     # ------------------------------------------------------------------------------------------ what is run
-    def get_env(self) -> dict[str, str]:
-        """The server's environment. Tokens travel in it, never on a command line."""
-        home, code, settings = self.inside
-        rlimits = limits.of_each_process(self.class_.limits, self.group.exists, self.isolated)
-        user_bin = paths.ENVS / "user" / "bin"
-        return {
-            "LANG": "C.UTF-8", **super().get_env(),
-            "HOME": home, "USER": self.user.name, "LOGNAME": self.user.name, "SHELL": "/bin/bash",
-            "PATH": f"{code}/bin:{user_bin}:/usr/bin:/bin",
-            "PYTHONPATH": code, "TINYTORCH_WORKSPACE": home, "TINYTORCH_RLIMITS": json.dumps(rlimits),
-            "TINYTORCH_REFERENCE": REFERENCES,
-            "OPENBLAS_NUM_THREADS": str(max(1, math.ceil(self.class_.limits.cpu))),
-            "COURSE_ID": self.name, "NGSHARE_URL": f"http://127.0.0.1:{self.public_port}/services/ngshare",
-            "AUTOGRADER_URL": f"http://127.0.0.1:{self.public_port}/services/autograder",
-            "JUPYTER_CONFIG_PATH": f"{settings}/{'staff' if self.staff else 'student'}:{settings}",
-            "JUPYTER_PREFER_ENV_PATH": "0",           # else what the packages enable would win against our settings
-            "JUPYTERHUB_DISABLE_USER_CONFIG": "1",    # a broken file in ~/.jupyter must not lock anybody out
-            **({"JUPYTER_RUNTIME_DIR": "/tmp/jupyter"} if self.isolated else {}),
-        }
+    @property
+    def rlimits(self) -> dict[str, int]:
+        return limits.of_each_process(self.class_.limits, self.group.exists, self.isolated)
+
+    @property
+    def references_folder(self) -> str:
+        return REFERENCES
 
     @property
     def inside(self) -> tuple[str, str, str]:
@@ -128,25 +81,15 @@ class ClassServer(Spawner):
     def command(self, env: dict[str, str]) -> list[str]:
         """The whole command line: the sandbox around the server's own."""
         home, code, settings = self.inside
-        python = paths.env_bin("user", "python")
-        idle = self.site.idle_minutes * 60
-        argv = [str(python), f"{settings}/start.py", f"--ServerApp.root_dir={home}",
-                f"--MappingKernelManager.cull_idle_timeout={idle}", "--MappingKernelManager.cull_connected=True",
-                f"--ServerApp.shutdown_no_activity_timeout={idle}",
-                *(["--allow-root"] if os.geteuid() == 0 else []), *self.get_args()]
+        argv = [*self.server_argv(), *(["--allow-root"] if os.geteuid() == 0 else [])]
         if not self.isolated:
             return argv
-        # a name of a socket has at most 107 characters, which the folders of an unsandboxed home may exceed
-        argv.append("--KernelManager.transport=ipc")
+        # only a sandbox can show some references and not others
+        references = [(file, f"{REFERENCES}/{file.name}") for file in self.references()]
         return bubblewrap.command(
             argv, env=env, network=True, hostname=self.name, chdir=home, die_with_parent=False,
-            readonly=[*bubblewrap.python_paths(python), (self.edition, code), (SETTINGS, settings), *self.references()],
+            readonly=[*bubblewrap.python_paths(argv[0]), (self.edition, code), (SETTINGS, settings), *references],
             writable=[(paths.home(self.user.name, self.name), home)], tmpfs={"/tmp": 256})
-
-    def references(self) -> list[tuple[Path, str]]:
-        """Reference solutions that the class has opened by now, one file per module. Only a sandbox can show some and not others."""
-        names = [f"{module.export}.py" for module in self.class_.opened(datetime.now(UTC))]
-        return [(paths.REPO / "tinytorch" / "core" / name, f"{REFERENCES}/{name}") for name in names]
 
     # ------------------------------------------------------------------------------------------ start
     async def start(self) -> tuple[str, int]:
@@ -158,10 +101,9 @@ class ClassServer(Spawner):
             self.run(class_)
         except OSError as error:
             self.log.exception("server %s could not be started", self._log_name)
-            raise Refused(500, f"The server of your class could not be started: {error.strerror}. Tell your instructor "
-                          "or the site's admin; the hub's log says more.") from None
+            raise class_server.not_started(str(error.strerror)) from None
         await self.answers()
-        self.step = (95, "Opening JupyterLab")
+        self.step = LAST_STEP
         return self.ip, self.port
 
     def run(self, class_: "Class") -> None:
@@ -195,11 +137,9 @@ class ClassServer(Spawner):
         deadline = time.monotonic() + self.start_timeout - 5       # before the hub gives up with a message of its own
         for look in itertools.count():
             if time.monotonic() > deadline:
-                raise Refused(504, f"The server of your class did not answer within {self.start_timeout} seconds. "
-                              "The machine may be busy: try again in a few minutes.", self.log_end())
+                raise class_server.did_not_answer(self.start_timeout, self.log_end())
             if self.process is not None and self.process.poll() is not None:
-                raise Refused(500, "The server of your class ended while it was starting. Try again; if it happens "
-                              "again, show these last lines of its log to your instructor.", self.log_end())
+                raise class_server.ended_early(self.log_end())
             if self.isolated and not servers.read(self.file).inner_pid:
                 self.remember()
             if look == 15:
@@ -211,21 +151,12 @@ class ClassServer(Spawner):
                     return
             await asyncio.sleep(0.1)
 
-    def log_end(self, lines: int = 12) -> list[str]:
-        """The last lines of this server's log, without anything that looks like a token."""
+    def log_end(self) -> list[str]:
+        """The end of this server's log, for its owner."""
         with self.log_file.open("rb") as log:
             log.seek(max(self.log_start, self.log_file.stat().st_size - 8000))
             text = log.read().decode(errors="replace")
-        return [SECRET.sub("[removed]", line) for line in text.splitlines()[-lines:]]
-
-    async def progress(self) -> AsyncGenerator[dict[str, Any], None]:
-        """What is being done, whenever that changes, until the hub has the server."""
-        told = None
-        while self._spawn_pending:
-            if self.step != told:
-                told = self.step
-                yield {"progress": told[0], "message": told[1]}
-            await asyncio.sleep(0.2)
+        return without_secrets(text.splitlines())
 
     # ------------------------------------------------------------------------------------------ running
     def remember(self) -> None:
@@ -258,22 +189,9 @@ class ClassServer(Spawner):
                 self.process.wait(1)                             # only to take note of its end
             self.process = None
 
-    def move_certs(self, certs: dict[str, str]) -> dict[str, str]:
-        return certs
-
 
 def for_site(site: "Site", public_port: int, isolated: bool) -> type[ClassServer]:
     """The spawner of one site. `public_port`: the proxy's; `isolated`: whether a sandbox works on this machine."""
-    values = {"site": site, "people": site.people(), "public_port": public_port, "isolated": isolated}
+    values = {"site": site, "people": site.accounts(), "site_url": f"http://127.0.0.1:{public_port}",
+              "public_port": public_port, "isolated": isolated}
     return type("ClassServer", (ClassServer,), values)
-
-
-def check_membership(people: "dict[str, Person]", user: str, class_id: str) -> None:
-    """Refused with 403 unless that person is in that class."""
-    mine = sorted([*people[user].staff_of, *people[user].student_of]) if user in people else []
-    if class_id in mine:
-        return
-    if not class_id:
-        raise Refused(403, "A server belongs to a class. Choose a class on the home page.")
-    listed = f"Your classes: {', '.join(mine)}." if mine else "You are in no class yet."
-    raise Refused(403, f"You are not in a class named {class_id}. {listed}")

@@ -52,6 +52,8 @@ def up() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(paths.STATE).free < 300 * 2**20:
         raise Problem(f"less than 300 MB are free where {paths.STATE} lies: make room first, a full disk loses work")
+    if site.settings.sign_in == "oidc":
+        secrets.load().must_be_given(secrets.OIDC_CLIENT_SECRET)         # else the hub would not start
     with only_one():
         numbers = ports.load(site)
         if running() is None:
@@ -325,7 +327,11 @@ def tell(site: Site, seconds: float) -> None:
         console.print(f"  {lacking}", markup=False)
     console.print(f"\n[bold]{site.title}[/] is ready at [bold]{site.url}[/]  ({seconds:.0f} s)\n")
     file = secrets.load().signins_file
-    if file.exists():
+    if site.invites:
+        console.print("People choose their passwords behind links: [bold]make invites[/] makes one for everybody who has none yet.")
+    elif site.provider:
+        console.print(f"People sign in with {site.provider.name}.", markup=False)
+    elif file.exists():
         table = Table(box=None, pad_edge=False, title="First passwords (change them on the page Change password)", title_justify="left")
         for column in ("user", "password", "role", "classes"):
             table.add_column(column)

@@ -4,15 +4,15 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from hub import paths
+from hub.class_server import check_membership
 from hub.site import Site
-from hub.spawner import check_membership
 
 
 class Visits:
     """JupyterHub's hooks for one site."""
 
     def __init__(self, site: Site, isolated: bool) -> None:
-        self.site, self.people = site, site.people()
+        self.site, self.people = site, site.accounts()
         self.template_vars = {
             "site_title": site.title, "site_isolated": isolated, "class_cards": self.cards,
             "class_titles": {c.id: c.title for c in site.classes},

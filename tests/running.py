@@ -70,6 +70,10 @@ class Site:
     def secret(self, name: str) -> str:
         return json.loads((self.state / "secrets" / "tokens.json").read_text())[name]
 
+    def home(self, name: str, class_: str) -> Path:
+        """Where a person's files of one class lie on this machine."""
+        return self.state / "homes" / name / class_
+
     def person(self, name: str) -> "Person":
         return Person(self, name)
 
@@ -126,7 +130,7 @@ class Person:
         return f"/user/{self.name}/{class_}/"
 
     def files(self, class_: str) -> Path:
-        return self.site.state / "homes" / self.name / class_
+        return self.site.home(self.name, class_)
 
     def start(self, class_: str, seconds: float = 90) -> str:
         """Start the server of a class and sign in to it; returns its path."""

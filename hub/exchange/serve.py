@@ -23,6 +23,7 @@ from collections import namedtuple
 from datetime import UTC, datetime
 from pathlib import Path
 
+import measures
 import requests
 import sqlalchemy
 from ngshare import dbutil, ngshare
@@ -53,9 +54,10 @@ class Hub:
         then, owner = self.known.get(token, (0.0, None))
         if owner is not None and time.monotonic() - then < IDENTITY_SECONDS:
             return owner
-        answer = requests.get(self.url, headers={"Authorization": f"token {token}"}, timeout=HUB_TIMEOUT)
-        if answer.status_code >= 500:
-            raise requests.RequestException(f"the hub answered {answer.status_code}")
+        with measures.HUB_ERRORS.count_exceptions(), measures.HUB_SECONDS.time():
+            answer = requests.get(self.url, headers={"Authorization": f"token {token}"}, timeout=HUB_TIMEOUT)
+            if answer.status_code >= 500:
+                raise requests.RequestException(f"the hub answered {answer.status_code}")
         if not answer.ok:
             self.known.pop(token, None)
             return None
@@ -95,6 +97,7 @@ class Guards:
 
     def on_finish(self):
         super().on_finish()
+        measures.observe(self)
         if self.get_status() >= 400:   # what a request that failed has written, on a full disk for one, belongs to nothing
             for path in self.stored:
                 path.unlink(missing_ok=True)
@@ -253,7 +256,7 @@ class GuardedApplication(Application):
 
         # ngshare's page that dumps or clears the whole database has no place here
         kept = [(path, guarded(handler)) for path, handler in handlers if handler is not ngshare.InitDatabase]
-        super().__init__(kept, **settings)
+        super().__init__([(f"{self.prefix}metrics", measures.Metrics), *kept], **settings)
 
 
 class Exchange(ngshare.MyApplication, GuardedApplication):
@@ -342,12 +345,13 @@ def read(site):
     return json.loads(site.read_text())
 
 
-async def serve(port, folder, site):
-    """Serve on loopback; look every few seconds whether the rosters have changed."""
+async def serve(host, port, folder, site):
+    """Serve; look every few seconds whether the rosters have changed."""
     await round_trip()
     app = Exchange(os.environ["JUPYTERHUB_SERVICE_PREFIX"], folder, Hub(os.environ["JUPYTERHUB_API_URL"]))
     seen = site.stat().st_mtime_ns
     app.follow(read(site))
+    measures.registry.register(measures.Stored(folder))
 
     def again():
         nonlocal seen
@@ -358,7 +362,7 @@ async def serve(port, folder, site):
             log.info("rosters read again")
 
     PeriodicCallback(again, 2000).start()
-    HTTPServer(app, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY).listen(port, "127.0.0.1")
+    HTTPServer(app, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY).listen(port, host)
     log.info("exchange ready on port %d", port)
     await asyncio.Event().wait()
 
@@ -368,6 +372,7 @@ def main():
         sys.exit(f"The exchange does not start: SQLAlchemy {sqlalchemy.__version__} makes ngshare lose releases; it needs 1.4. "
                  "Remake its environment with `make up`.")
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--host", default="127.0.0.1")
     options.add_argument("--port", type=int)
     options.add_argument("--folder", type=Path, help="where database and files are kept")
     options.add_argument("--site", type=Path, help="courses, rosters and closing times, as JSON")
@@ -381,7 +386,7 @@ def main():
         asyncio.run(round_trip())
         print("a release and a submission came back as they were stored")
     else:
-        asyncio.run(serve(args.port, args.folder.resolve(), args.site.resolve()))
+        asyncio.run(serve(args.host, args.port, args.folder.resolve(), args.site.resolve()))
 
 
 if __name__ == "__main__":

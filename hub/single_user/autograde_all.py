@@ -17,6 +17,7 @@ from jupyter_server.utils import url_path_join
 from nbgrader.server_extensions.formgrader.base import BaseApiHandler, check_notebook_dir, check_xsrf
 from tornado import web
 
+SUMMARY = re.compile(r"\d+ submissions? run in ")          # the last line of autograder/batch.py
 PROBLEM = re.compile(r"\| (ERROR|CRITICAL)\] (.*)")
 STEP = re.compile(r"\| INFO\] Autograding ")
 
@@ -37,7 +38,7 @@ class Run:
             line = line.replace("\r", "").strip()
             if line.startswith("grading: "):
                 self.line = line
-            elif " submissions run in " in line:
+            elif SUMMARY.match(line):
                 self.summary = line
             elif problem := PROBLEM.search(line):
                 nothing = problem[2].startswith("No notebooks were matched")

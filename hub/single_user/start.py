@@ -50,6 +50,9 @@ def main():
     sys.path[:] = [*(path for path in sys.path if path != here), here]       # our server extensions, after all else
     postpone_setuptools()
     ask_yarn_nothing()
+    if os.environ.get("TINYTORCH_SOCKETS"):
+        import container
+        container.prepare(Path(os.environ["TINYTORCH_SOCKETS"]))
     from jupyterhub.singleuser import main as serve
     sys.argv[0] = "jupyterhub-singleuser"
     serve()
