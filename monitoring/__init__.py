@@ -1,0 +1,1 @@
+"""What watches a site: alert rules with their tests, dashboards, and the image of the programs."""

@@ -1,0 +1,174 @@
+"""`make deploy` on a bare Debian 12 over SSH: the site over HTTPS, nothing changed the second time, an upgrade, a backup put back
+after everything was wiped, a killed engine, a power cut."""
+
+import json
+import socket
+
+import pytest
+
+from hub import paths
+from tests.deploy import bare_host
+from tests.deploy.debian import bare_debian
+from tests.docker_site import docker, images, need_docker
+from tests.need import need
+from tests.running import solve
+
+pytestmark = [pytest.mark.docker, pytest.mark.deployment, pytest.mark.timeout(1800)]
+NAMES = ("hub", "proxy", "exchange", "autograder", "grader", "student", "caddy")
+CLASS, ASSIGNMENT = "ml101", "02_tensor"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """A bare machine that was deployed to once; what that said is in `host.first` and `host.trial`."""
+    need_docker()
+    need("an SSH client", bare_host.can_make_hosts(), "apt-get install openssh-client")
+    folder = tmp_path_factory.mktemp("admin")
+    prefix, version = images()
+    bundle = tmp_path_factory.mktemp("bundle") / "images.tar"
+    docker("save", "-o", str(bundle), *(f"{prefix}{name}:{version}" for name in NAMES), timeout=600)
+    made = bare_host.Host(folder, bare_debian(tmp_path_factory), bundle, version)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket, "getaddrinfo", bare_host.by_name(made))
+    for name in ("REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE"):
+        patch.setenv(name, "")
+    try:
+        made.trial, _ = made.succeeds("deploy", "CHECK=1")
+        made.first, _ = made.succeeds("deploy")
+        made.trust()
+        yield made
+    finally:
+        patch.undo()
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def marked(host):
+    """alice has solved an assignment and it is graded; her server runs."""
+    grace, alice = host.person("grace"), host.person("alice")
+    for step in ("assign", "release"):
+        assert grace.formgrader(CLASS, "POST", f"assignment/{ASSIGNMENT}/{step}").json()["success"]
+    alice.start(CLASS)
+    assert alice.act(CLASS, "fetch", ASSIGNMENT)["success"]
+    place = f"{alice.home(CLASS)}api/contents/modules/source/{ASSIGNMENT}"
+    [name] = [entry["name"] for entry in alice.get(place).json()["content"] if entry["name"].endswith(".ipynb")]
+    local = host.folder / name
+    local.write_text(json.dumps(alice.get(f"{place}/{name}").json()["content"]))
+    solve(local, paths.BUILD / "source" / ASSIGNMENT / name, lambda grade_id: "matmul" in grade_id)
+    saved = alice.send("PUT", f"{place}/{name}", json={"type": "notebook", "format": "json", "content": json.loads(local.read_text())})
+    assert saved.ok, saved.text
+    assert alice.act(CLASS, "submit", ASSIGNMENT)["success"]
+    assert grace.formgrader(CLASS, "POST", f"assignment/{ASSIGNMENT}/collect").json()["success"]
+    graded = grace.formgrader(CLASS, "POST", f"submission/{ASSIGNMENT}/alice/autograde").json()
+    assert graded["success"], graded
+    return alice
+
+
+def marks(host):
+    [row] = [row for row in host.person("grace").formgrader(CLASS, "GET", f"submissions/{ASSIGNMENT}").json() if row["student"] == "alice"]
+    return row["code_score"], row["max_code_score"]
+
+
+def modules_of_alice(host):
+    """Digests of her files."""
+    home = f"/var/lib/docker/volumes/tinytorch-home-alice--{CLASS}/_data"
+    return host.run(f"cd {home} && find modules -type f | sort | xargs -d '\\n' sha256sum")
+
+
+def container_of(host, name="alice"):
+    return host.run(f"docker inspect --format '{{{{.Id}}}} {{{{.State.Pid}}}}' tinytorch-{CLASS}--{name}").strip()
+
+
+def test_a_trial_run_on_a_bare_machine_changes_nothing_and_says_what_would_be(host):
+    assert "Docker would be installed" in host.trial
+
+
+def test_the_site_is_served_over_https_only(host):
+    import requests
+    assert f"{host.url} is ready" in host.first
+    assert "ran a notebook in it" in host.first
+    plain = requests.get(f"http://{bare_host.NAME}/hub/login", allow_redirects=False, timeout=10)
+    assert plain.status_code == 308
+    assert plain.headers["Location"] == f"{host.url}/hub/login"
+    page = requests.get(f"{host.url}/hub/login", timeout=10)
+    assert "max-age=15552000" in page.headers["Strict-Transport-Security"]
+    assert all(cookie.secure for cookie in page.cookies)
+    large = requests.post(f"{host.url}/hub/login", data=b"x" * (51 * 2**20), timeout=60)
+    assert large.status_code == 413
+    assert "50M" in large.text
+
+
+def test_nothing_of_the_health_check_is_left(host):
+    assert "health-check" not in host.run("docker ps -a --format '{{.Names}}'; docker volume ls -q")
+    signed_in = bare_host.running.Person(host, "health-check", "anything-at-all")
+    assert signed_in.signed_in.status_code != 302
+
+
+def test_a_second_run_changes_nothing_and_a_running_server_goes_on(host, marked):
+    before = container_of(host)
+    for words in (["deploy"], ["deploy", "CHECK=1"]):
+        _, changed = host.succeeds(*words)
+        assert changed == 0
+    assert container_of(host) == before
+
+
+def test_an_upgrade_leaves_running_servers_alone_and_can_be_taken_back(host, marked):
+    before, ids = container_of(host), host.run("docker ps -q --no-trunc")
+    for name in NAMES:
+        host.run(f"docker tag tinytorch/{name}:{host.version} tinytorch/{name}:next")
+    host.succeeds("deploy", version="next")
+    assert "before next" in host.run("/opt/tinytorch/tinytorch-backup list")
+    assert host.run("docker ps -q --no-trunc") != ids
+    assert container_of(host) == before
+    assert marked.run(CLASS, "print(6 * 7)").strip() == "42"
+    host.succeeds("rollback")
+    assert json.loads(host.run("cat /opt/tinytorch/release.json")) == {"version": host.version, "previous": "next"}
+    assert container_of(host) == before
+
+
+def test_a_killed_engine_ends_nobodys_server(host, marked):
+    before = container_of(host)
+    host.run("kill -9 $(cat /var/run/docker.pid)")
+    host.wait()
+    assert marked.run(CLASS, "print(6 * 7)").strip() == "42"
+    for _ in range(60):
+        if host.run("docker info >/dev/null 2>&1 && echo yes", check=False).strip():
+            break
+    assert container_of(host) == before
+
+
+def test_a_power_cut_is_survived(host, marked):
+    score = marks(host)
+    host.power_cut()
+    for path in ("/hub/health", f"/services/{CLASS}/api", "/services/ngshare/healthz"):
+        host.wait(path)
+    assert marks(host) == score
+    alice = host.person("alice")
+    alice.start(CLASS)
+    assert alice.run(CLASS, "print(6 * 7)").strip() == "42"
+
+
+def test_a_restored_site_has_the_same_marks_files_and_sign_ins(host, marked):
+    score, password = marks(host), host.password("alice")
+    assert score[0] > 0
+    files = modules_of_alice(host)
+    said, _ = host.succeeds("backup")
+    assert "read again and whole" in said
+    [file] = list((paths.REPO / "backups" / "host").glob("*.tar.gz"))
+    try:
+        refused = host.make("restore", f"FROM={file}")
+        assert refused.returncode != 0
+        assert "REPLACE=1" in refused.stdout
+        assert marks(host) == score
+        host.succeeds("destroy", "YES=1", "BACKUPS=1")
+        left = host.run("docker volume ls -q; docker ps -aq; ls -d /var/lib/tinytorch /var/backups/tinytorch 2>/dev/null || true")
+        assert not left
+        host.succeeds("restore", f"FROM={file}")
+    finally:
+        file.unlink()
+    assert host.password("alice") == password
+    assert marks(host) == score
+    assert modules_of_alice(host) == files
+    alice = host.person("alice")
+    alice.start(CLASS)
+    assert alice.run(CLASS, "print(6 * 7)").strip() == "42"

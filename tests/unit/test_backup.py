@@ -1,0 +1,206 @@
+"""Backups: a copy of a live site is consistent, damage is found, a restore gives the same files, and no link leads out of a home."""
+
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import tarfile
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hub import backup
+
+DOCKER_WITHOUT_VOLUMES = "true"          # a client that says nothing: no homes; tests/deploy has a real one
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The state of a small site, with a database, a secret, an odd file and what no backup needs."""
+    state, config = tmp_path / "state", tmp_path / "etc"
+    for folder in ("hub", "secrets", "exchange/files", "run", "logs", "classes/ml101"):
+        (state / folder).mkdir(parents=True)
+    config.mkdir()
+    (config / "classes.yml").write_text("classes: []\n")
+    with closing(sqlite3.connect(state / "hub" / "jupyterhub.sqlite")) as hub:
+        hub.execute("PRAGMA journal_mode=wal")
+        hub.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        hub.execute("INSERT INTO alembic_version VALUES ('4621fec11365')")
+        hub.execute("CREATE TABLE pairs (a INTEGER, b INTEGER)")
+        hub.commit()
+    (state / "secrets" / "tokens.json").write_text('{"proxy": "0123"}')
+    (state / "secrets" / "tokens.json").chmod(0o600)
+    (state / "exchange" / "files" / "with space é.ipynb").write_bytes(os.urandom(100_000))
+    (state / "exchange" / "files" / "link").symlink_to("with space é.ipynb")
+    (state / "exchange" / "files" / "locked").mkdir(mode=0o500)
+    (state / "run" / "hub.pid").write_text("1")
+    return backup.Settings(state=state, folder=tmp_path / "backups", site=config, version="1", keep=3, docker=DOCKER_WITHOUT_VOLUMES)
+
+
+def tree(root: Path) -> dict:
+    """Every path below a folder with kind, mode, owner and content; databases by what they hold."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.name.endswith(("-wal", "-shm")):
+            continue
+        status = path.lstat()
+        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        if path.suffix == ".sqlite":
+            with closing(sqlite3.connect(path)) as opened:
+                content = list(opened.iterdump())
+        found[str(path.relative_to(root))] = (stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_uid, content)
+    return found
+
+
+def test_a_restore_gives_the_same_files_owners_and_rows(site):
+    file = backup.create(site, "test")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    kept = {name: what for name, what in tree(site.state).items() if name.split("/")[0] not in backup.LEFT_OUT}
+    subprocess.run(["rm", "-rf", str(site.state)], check=True)
+    manifest = backup.restore(site, file, replace=False)
+    assert manifest["databases"]["state/hub/jupyterhub.sqlite"]["schema"] == "4621fec11365"
+    assert tree(site.state) == kept
+
+
+def test_a_database_that_is_written_to_meanwhile_is_copied_whole(site):
+    """The writer keeps a = b in every transaction; a copy of the files would show a difference sooner or later."""
+    stop, written = threading.Event(), []
+
+    def write():
+        with closing(sqlite3.connect(site.state / "hub" / "jupyterhub.sqlite", timeout=60)) as live:
+            while not stop.is_set():
+                live.execute("INSERT INTO pairs SELECT abs(random()) % 1000, 0")
+                live.execute("UPDATE pairs SET b = a")
+                live.commit()
+                written.append(1)
+                time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not written:
+            time.sleep(0.01)
+        files = [backup.create(site, f"number {n}") for n in range(2) if time.sleep(1) is None]
+    finally:
+        stop.set()
+        writer.join()
+    for file in files:
+        with tarfile.open(file) as tar:
+            data = tar.extractfile("state/hub/jupyterhub.sqlite").read()
+        with closing(sqlite3.connect(":memory:")) as copy:
+            copy.deserialize(data)
+            rows, wrong = copy.execute("SELECT count(*), sum(a <> b) FROM pairs").fetchone()
+        assert rows > 0
+        assert wrong == 0
+
+
+def test_damage_anywhere_is_found(site):
+    file = backup.create(site, "test")
+    good = file.read_bytes()
+    for place in range(0, len(good), max(1, len(good) // 40)):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1:])
+        if place in (4, 5, 6, 7, 8, 9):
+            continue                                     # gzip's own date and kind of system: no part of the content
+        with pytest.raises(backup.Problem):
+            backup.verify(file)
+    file.write_bytes(good[:len(good) // 2])
+    with pytest.raises(backup.Problem):
+        backup.verify(file)
+    file.write_bytes(good)
+    backup.verify(file)
+
+
+def test_data_is_never_replaced_silently(site):
+    file = backup.create(site, "test")
+    before = tree(site.state)
+    with pytest.raises(backup.Problem, match="REPLACE=1"):
+        backup.restore(site, file, replace=False)
+    assert tree(site.state) == before
+    (site.state / "exchange" / "files" / "new").write_text("since then")
+    backup.restore(site, file, replace=True)
+    assert not (site.state / "exchange" / "files" / "new").exists()
+
+
+def test_a_damaged_backup_changes_nothing(site):
+    file = backup.create(site, "test")
+    file.write_bytes(file.read_bytes()[:-200])
+    before = tree(site.state)
+    with pytest.raises(backup.Problem):
+        backup.restore(site, file, replace=True)
+    assert tree(site.state) == before
+
+
+def test_no_link_leads_out_of_a_home_however_quickly_it_is_made(tmp_path):
+    """A student exchanges a folder for a link to the host's secrets, again and again, while root walks through."""
+    secret, home = tmp_path / "host", tmp_path / "home"
+    (home / "a").mkdir(parents=True)
+    secret.mkdir()
+    (secret / "shadow").write_text("the host's own")
+    (home / "a" / "shadow").write_text("mine")
+    (home / "direct").symlink_to(secret / "shadow")
+    os.mkfifo(home / "waits for ever")
+    stop = threading.Event()
+
+    def exchange():
+        while not stop.is_set():
+            for make in (lambda: (home / "b").symlink_to(secret), lambda: os.rename(home / "a", home / "b")):
+                make()
+                os.rename(home / "b", home / "a" if (home / "b").is_dir() and not (home / "b").is_symlink() else home / "c")
+                (home / "c").unlink(missing_ok=True)
+
+    attacker = threading.Thread(target=exchange, daemon=True)
+    attacker.start()
+    try:
+        for number in range(150):
+            file = tmp_path / f"{number}.tar"
+            with tarfile.open(file, "w") as tar:
+                backup.Writer(tar, []).tree(home, "homes/x")
+            assert b"the host's own" not in file.read_bytes()
+            file.unlink()
+    finally:
+        stop.set()
+        attacker.join(5)
+
+
+def test_a_file_of_holes_is_named_and_left_out(site):
+    with (site.state / "exchange" / "files" / "holes").open("wb") as sparse:
+        sparse.truncate(2**40)
+    start = time.monotonic()
+    file = backup.create(site, "test")
+    assert time.monotonic() - start < 30
+    [said] = json.loads(file.with_name(f"{file.name}.json").read_text())["left_out"]
+    assert "holes" in said
+
+
+@pytest.mark.parametrize("name", ["../outside", "state/../../outside", "/etc/passwd", "state//x", "state/link/x"])
+def test_an_altered_backup_leads_nowhere_else(site, name):
+    file = site.folder / "tinytorch-20260101T000000Z.tar.gz"
+    site.folder.mkdir()
+    with tarfile.open(file, "w:gz") as tar:
+        link = tarfile.TarInfo("state/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(backup.Problem, match=r"leads elsewhere|not written"):
+        backup.verify(file)
+
+
+def test_the_oldest_go_and_nothing_else_does(site):
+    site.folder.mkdir()
+    (site.folder / "notes.txt").write_text("of the admin")
+    made = []
+    for day in range(1, 6):
+        old = site.folder / f"tinytorch-2020010{day}T000000Z.tar.gz"
+        old.write_bytes(b"")
+        made.append(old)
+    newest = backup.create(site, "test")
+    assert [file.name for file in backup.backups(site)] == [newest.name, made[4].name, made[3].name]
+    assert (site.folder / "notes.txt").exists()
+
+
+def test_the_form_of_every_database_is_known(site):
+    assert backup.schemas(site) == {"hub/jupyterhub.sqlite": "4621fec11365"}
