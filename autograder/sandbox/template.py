@@ -26,7 +26,7 @@ import sys
 import types
 
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-RDONLY, NOSUID, NODEV, NOEXEC, MOVE, REC, PRIVATE, DETACH = 1, 2, 4, 8, 0x2000, 0x4000, 0x40000, 2
+RDONLY, NOSUID, NODEV, NOEXEC, BIND, MOVE, REC, PRIVATE, DETACH = 1, 2, 4, 8, 0x1000, 0x2000, 0x4000, 0x40000, 2
 SET_DUMPABLE, SET_SECCOMP, CAPBSET_DROP, SET_NO_NEW_PRIVS, CAP_AMBIENT, AMBIENT_CLEAR_ALL = 4, 22, 24, 38, 47, 4
 CAPABILITY_VERSION, LAST_CAPABILITY = 0x20080522, 63
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -49,17 +49,39 @@ def mount(kind, place, flags, options):
     call("mount", kind.encode(), place.encode(), kind.encode(), flags, options.encode())
 
 
+def scratch(place, size):
+    mount("tmpfs", place, NOSUID | NODEV, f"mode=1777,size={size * 2**20}")
+
+
+def mount_around(place, paths, stage, size):
+    """A new tmpfs at a place in which programs lie, as /tmp for a site below /tmp: made beside it, where they are shown again."""
+    scratch(stage, size)
+    for path in paths:
+        target = stage + path.removeprefix(place)
+        os.makedirs(target if os.path.isdir(path) else os.path.dirname(target), exist_ok=True)
+        if not os.path.isdir(path):
+            open(target, "x").close()
+        call("mount", path.encode(), target.encode(), None, BIND | REC, None)
+    call("umount2", place.encode(), DETACH)
+    call("mount", stage.encode(), place.encode(), None, MOVE, None)
+
+
 def isolate(start):
     """Namespaces of our own; this process is the first of its process namespace by now."""
     own = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)        # of the template's /proc, which we can still write to
     call("mount", None, b"/", None, REC | PRIVATE, None)
-    for place in (*start["tmpfs"], "/dev/pts"):
+    kept = {place: [path for path in start["readonly"] if path.startswith(place + "/")] for place in start["tmpfs"]}
+    for place in (*(place for place, paths in kept.items() if not paths), "/dev/pts"):
         call("umount2", place.encode(), DETACH)
+    for place, paths in kept.items():
+        if paths:
+            mount_around(place, paths, start["work"], start["tmpfs"][place])
     mount("proc", start["work"], NOSUID | NODEV | NOEXEC | RDONLY, "")
     call("umount2", b"/proc", DETACH)                              # not before: the kernel grants a new one beside an old one only
     call("mount", start["work"].encode(), b"/proc", None, MOVE, None)
     for place, size in start["tmpfs"].items():
-        mount("tmpfs", place, NOSUID | NODEV, f"mode=1777,size={size * 2**20}")
+        if not kept[place]:
+            scratch(place, size)
     mount("devpts", "/dev/pts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))

@@ -152,7 +152,7 @@ def _start(key: str, argv: list[str], imports: list[str], readonly: list[tuple[s
     options = bubblewrap.options(readonly=[*readonly, (PROGRAM, INNER_PROGRAM)], tmpfs=dict.fromkeys(tmpfs, 16), chdir=WORK,
                                  template=True, die_with_parent=False)     # that would be with the thread that starts it
     start = {"program": program, "arguments": arguments, "imports": imports, "work": WORK, "uid": bubblewrap.INNER_UID,
-             "filter": base64.b64encode(seccomp.program()).decode()}
+             "readonly": [str(inside) for _, inside in readonly], "filter": base64.b64encode(seccomp.program()).decode()}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(START_SECONDS)
     with theirs, tempfile.TemporaryFile() as said:

@@ -30,7 +30,8 @@ def fork(sandbox, program):
 
 LEAVE = {
     "files": ("for path in ('/job/x', '/tmp/x', '/dev/shm/x'): open(path, 'w').write('SECRET')",
-              "import os\nprint([p for d in ('/job', '/tmp', '/dev/shm') for p in os.listdir(d)])", "[]"),
+              # files, since a site below /tmp has its folders there
+              "import os\nprint([p for d in ('/job', '/tmp', '/dev/shm') for p in os.listdir(d) if os.path.isfile(f'{d}/{p}')])", "[]"),
     "a changed library": ("import json\njson.dumps = lambda *a, **k: 'SECRET'\njson.left = 'SECRET'",
                           "import json\nprint(json.dumps([]), hasattr(json, 'left'))", "[] False"),
     "a changed built-in": ("import builtins\nbuiltins.len = lambda x: 0\nbuiltins.left = 'SECRET'",
