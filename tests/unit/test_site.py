@@ -196,7 +196,7 @@ WRONG = {
         " beginning with a letter", "choose one such as ml101", True),
     "class named like a service": (
         "id: ml201", "id: idle-culler", "classes.idle-culler.id", "'idle-culler'",
-        "one name must mean one thing on a site: health-check, ngshare, exchange, idle-culler,", "choose another class id", False),
+        "one name must mean one thing on a site: ngshare, exchange, idle-culler,", "choose another class id", False),
     "class named like an instructor": (
         "id: ml201", "id: grace", "classes.grace.id", "'grace'",
         "is also a person's name (classes.yml:23), and the exchange knows classes and people by name only",

@@ -481,7 +481,7 @@ print(f"you said {guess_bytes} times for Adam in one call")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "bytes-question", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # **Question (150 to 300 words, 6 points).** A model has 300 million float32 weights, your server has 8 GB. From your lines:
 # which of the six ways of stepping fit, activations aside? Blocks need the same arithmetic; why are they not slower, and what
-# in your lines excludes that they save work? (If the times of two runs differ by half, run it again.) Then decide what you
+# in your lines excludes that they save work? (Runs differ by half? Repeat.) Then decide what you
 # would train with, and what you would give up first.
 #
 # | points | for |
@@ -503,8 +503,8 @@ print(f"you said {guess_bytes} times for Adam in one call")
 # ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "in-place-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
-# `in_place`, given, lets `Adam` step by the same formulas with one array on the way instead of eight, if a trial beside your
-# `direction` agrees. From here on, a `print` in `direction` is not reached.
+# `in_place`, given, does the same with one array instead of eight, if a trial agrees with your `direction`; that prints
+# nothing then.
 
 # %% nbgrader={"grade": false, "grade_id": "in-place", "locked": true, "schema_version": 3, "solution": false, "task": false}
 #| export
@@ -783,8 +783,8 @@ for rate in [0.03, 0.1]:
 #
 # Every optimizer has a best rate of its own: in the figure 0.3, 0.1 and 0.03, ten times apart. Who compares two optimizers at
 # one rate measures the rate. At their best, all but plain SGD end close together. That changes in the right panel, where
-# each pixel is multiplied by a number from 0.1 to 10: SGD and momentum lose about eight of a hundred digits, Adam about four.
-# That robustness is what its two arrays per weight buy.
+# each pixel is multiplied by a number from 0.1 to 10: SGD and momentum lose about eight of a hundred digits, Adam about four:
+# what its two arrays per weight buy.
 #
 # The last table: at a rate that suits Adam, a falling schedule lowers no loss within 200 steps. At three times that rate the
 # first steps do harm that a falling rate alone mends in part; with a warm-up Adam ends lower than at any constant rate.
