@@ -6,7 +6,6 @@ import io
 import stat
 import subprocess
 import threading
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from hub.people import Person
 from tests import postgres
 from tests.need import need
 from tests.running import Person as Visitor
+from tests.running import browser
 from tests.small_hub import page, restart, small_hub
 
 PEOPLE = {"ada": Person("ada", admin=True), "alice": Person("alice", email="alice@example.org", student_of=["ml101"]),
@@ -190,9 +190,7 @@ class Invited(Visitor):
 
     def __init__(self, hub, link):
         parts = urlsplit(link)
-        self.site, self.session = hub, requests.Session()
-        # its cookies are for https, which a site has in front of the hub and this test has not
-        self.session.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
+        self.site, self.session = hub, browser()
         self.name, self.code = parts.fragment.split("/")
         self.shown = self.get(parts.path)
 
