@@ -165,7 +165,7 @@ class ClassServer(class_server.ClassServer):
         deadline = time.monotonic() + 10
         while not (self.place / "door.sock").exists():
             if time.monotonic() > deadline:
-                raise EngineError(503, "the service `door`, which leads a server to the site, does not run")
+                raise EngineError("the service `door`, which leads a server to the site, does not run", 503)
             await asyncio.sleep(0.02)
 
     async def answers(self, handover: sockets.Handover) -> None:

@@ -30,5 +30,4 @@ KINDS = (
     Kind("grader", "TinyTorch formgrader", "the grading pages of one class, with the course's sources", sources=True),
     Kind("caddy", "TinyTorch front", "Caddy: HTTPS in front of the proxy"),
     Kind("monitoring", "TinyTorch monitoring", "Prometheus, its exporter of the host and its probe"),
-    Kind("egress", "TinyTorch egress", "tinyproxy: the way out for classes that are allowed one"),
 )

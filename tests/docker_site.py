@@ -113,7 +113,7 @@ class DockerSite(running.Site):
     def render(self) -> str:
         words = ["--version", self.version, "--registry", self.registry, "--state", str(self.state), "--site", str(self.etc),
                  "--project", self.project, "--publish", f"127.0.0.1:{self.port}",
-                 "--docker-group", str(os.stat(engine.SOCKET).st_gid)]
+                 "--docker-group", str(os.stat(engine.address()).st_gid)]
         done = subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.compose", "render", *words], cwd=paths.REPO, text=True,
                               capture_output=True, env={**os.environ, "TINYTORCH_CLASSES": str(self.classes_yml)})
         assert done.returncode == 0, done.stdout + done.stderr

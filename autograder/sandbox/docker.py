@@ -321,7 +321,8 @@ class _Run:
     def _measure(self) -> None:
         """What the engine counts. Between two looks the kernel's own limits hold."""
         try:
-            said = engine.ask("GET", f"/containers/{self.container.id}/stats", **{"stream": "false", "one-shot": "true"})
+            once: dict[str, Any] = {"stream": "false", "one-shot": "true"}
+            said = engine.ask("GET", f"/containers/{self.container.id}/stats", **once)
         except engine.EngineError:
             return                                                  # it has ended meanwhile
         if not said:

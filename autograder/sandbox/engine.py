@@ -1,17 +1,16 @@
-"""The few words of the Docker Engine's API that the docker sandbox needs, over the engine's socket: no client program, no SDK."""
+"""The few words of the Docker Engine's API that the docker sandbox and the hub need, over its socket: no client program, no SDK."""
 
-import contextlib
 import http.client
 import json
 import os
 import socket
 import struct
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
-API = "/v1.41"                          # Docker 20.10 and newer
-SECONDS = 60                            # for one answer
+API = "/v1.41"                          # of Docker 20.10 (Debian 12); newer engines still speak it
+SECONDS = 100.0                         # for one answer: a busy engine keeps some requests waiting for a minute
 
 
 class EngineError(RuntimeError):
@@ -37,25 +36,30 @@ def address() -> str:
     return host.removeprefix("unix://")
 
 
-def ask(method: str, path: str, body: Any = None, **query: str) -> Any:
-    """The answer as JSON, None when it is empty. Raises EngineError."""
-    connection = _Connection(address(), timeout=SECONDS)
-    where = f"{API}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+def ask(method: str, path: str, body: Any = None, seconds: float = SECONDS, **query: Any) -> Any:
+    """The answer: JSON, bytes where it is none, None when it is empty. EngineError for every refusal; `seconds` is for its silence."""
+    connection = _Connection(address(), timeout=seconds)
+    asked = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in query.items()}
     try:
-        headers = {"Content-Type": "application/json", "Host": "docker"}
-        connection.request(method, where, None if body is None else json.dumps(body), headers)
+        connection.request(method, f"{API}{path}{'?' + urlencode(asked) if asked else ''}", body=None if body is None else json.dumps(body),
+                           headers={"Content-Type": "application/json", "Host": "docker"})
         answer = connection.getresponse()
-        said = answer.read()
+        content = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(f"the Docker engine at {address()} does not answer: {error}") from error
     finally:
         connection.close()
+    said = _decoded(content)
     if answer.status >= 400:
-        message = said.decode(errors="replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            message = json.loads(said)["message"]
-        raise EngineError(message.strip(), answer.status)
-    return json.loads(said) if said.strip() else None
+        raise EngineError(str(said.get("message", "") if isinstance(said, dict) else said).strip(), answer.status)
+    return said
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content.strip() else None
+    except ValueError:
+        return content
 
 
 def attach(container: str) -> socket.socket:

@@ -45,7 +45,6 @@ RUNS = {
     "grader": ["/opt/envs/user/bin/python", "-c", "import nbgrader.apps, autograder.nbgrader_plugin, hub.courses"],
     "caddy": ["/usr/bin/caddy", "version"],
     "monitoring": ["/usr/bin/prometheus", "--version"],
-    "egress": ["/usr/bin/tinyproxy", "-v"],
 }
 
 
