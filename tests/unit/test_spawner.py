@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from tornado.web import HTTPError
 
 from autograder.sandbox import bubblewrap
 from hub import homes, limits, paths, processes, servers, spawner, visits
@@ -555,6 +556,34 @@ def test_the_start_imports_no_setuptools_and_asks_no_node(tmp_path):
     assert done.stdout.split() == ["False", "True"], done.stderr
     assert (tmp_path / "unpacked" / "node").exists()
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_folder_is_listed_while_a_file_in_it_gets_its_name(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SINGLE_USER))
+    from jupyter_server.services.contents import filemanager
+    from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+    from listing import Contents
+
+    plain_lstat = os.lstat
+
+    def lstat_then_rename(path, **options):
+        found = plain_lstat(path, **options)
+        if str(path).endswith("Untitled.ipynb"):
+            os.rename(path, tmp_path / "doubling.ipynb")
+        return found
+
+    def listed(manager):
+        (tmp_path / "doubling.ipynb").unlink(missing_ok=True)
+        (tmp_path / "Untitled.ipynb").write_text("{}")
+        with monkeypatch.context() as patched:
+            patched.setattr(filemanager, "os", SimpleNamespace(**{**vars(os), "lstat": lstat_then_rename}))
+            return [each["name"] for each in asyncio.run(manager(root_dir=str(tmp_path)).get(""))["content"]]
+
+    with pytest.raises(HTTPError, match="404"):                # what Jupyter's own says, for as long as it does
+        listed(AsyncLargeFileManager)
+    assert listed(Contents) == ["doubling.ipynb"]
+    with pytest.raises(HTTPError, match="404"):
+        asyncio.run(Contents(root_dir=str(tmp_path)).get("nowhere"))
 
 
 def watch_of(monkeypatch, *states: str, terminals: dict[str, int] | None = None):
