@@ -24,7 +24,7 @@ PLAYBOOK = @$(ENVIRONMENTS) deploy; \
     -e tinytorch_checked_out=$(or $(VERSION),$$($(PYTHON) -m hub.version)) -e tinytorch_checkout=$(CURDIR) -e tinytorch_classes=$(CLASSES)
 
 # links are written to INVITES, readable by their maker only, when it is given
-INVITE = $(HUB) -m hub.invitations $(FOR) $(if $(DAYS),--days $(DAYS)) $(if $(INVITES),--csv $(INVITES))
+INVITE = $(HUB) -m hub.accounts.invitations $(FOR) $(if $(DAYS),--days $(DAYS)) $(if $(INVITES),--csv $(INVITES))
 
 .PHONY: help up down logs status reset invites check images base-image bundle deploy backup restore rollback destroy \
   build test test-deploy lint bench bench-framework lock oracle
@@ -68,7 +68,7 @@ destroy: ## take the site off its hosts; asks first; BACKUPS=1 removes the backu
 
 check: ## look whether classes.yml is right, without starting anything
 	@$(ENVIRONMENTS) hub
-	@$(HUB) -m hub.site check
+	@$(HUB) -m hub.config.site check
 
 build: ## generate the framework, notebooks and editions from the modules' sources
 	@$(ENVIRONMENTS) user

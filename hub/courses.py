@@ -17,7 +17,7 @@ from course import curriculum
 from hub import paths
 
 if TYPE_CHECKING:
-    from hub.site import Site
+    from hub.config.site import Site
 
 
 def describe(site: "Site") -> list[dict[str, Any]]:

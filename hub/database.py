@@ -7,7 +7,7 @@ the password itself, from a file of mode 0600.
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from hub import paths, secrets
-from hub.site import Site
+from hub.config.site import Site
 
 
 def sqlite(site: Site) -> bool:

@@ -7,8 +7,11 @@ import sys
 from tornado.netutil import Resolver
 
 from autograder.sandbox import bubblewrap
-from hub import database, docker_spawner, paths, roles, secrets, signin, sockets, spawner, visits, wiring
-from hub.site import Site
+from hub import database, paths, secrets, visits
+from hub.accounts import roles, signin
+from hub.config.site import Site
+from hub.network import sockets, wiring
+from hub.spawning import docker_spawner, spawner
 
 c = get_config()
 
@@ -78,7 +81,7 @@ c.JupyterHub.services = [
     {"name": roles.AUTOGRADER, "url": wired.autograder.url, "api_token": secret.service_token(roles.AUTOGRADER),
      "oauth_no_confirm": True, "display": False},
     {"name": roles.PROMETHEUS, "api_token": secret.service_token(roles.PROMETHEUS), "display": False},
-    {"name": roles.CULLER, "command": [sys.executable, "-m", "hub.culler", f"--timeout={site.idle_minutes * 60}",
+    {"name": roles.CULLER, "command": [sys.executable, "-m", "hub.spawning.culler", f"--timeout={site.idle_minutes * 60}",
                                        f"--cull-every={min(300, site.idle_minutes * 30)}"], "cwd": str(paths.REPO)},
 ]
 

@@ -17,8 +17,9 @@ import time
 import urllib.request
 
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, secrets, wiring
-from hub.site import Site
+from hub import courses, paths, secrets
+from hub.config.site import Site
+from hub.network import wiring
 
 KEPT = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
         "TINYTORCH_STATE", "TINYTORCH_ENVS", "TINYTORCH_BUILD", "TINYTORCH_CLASSES", "TINYTORCH_DATA", wiring.VARIABLE)
@@ -123,7 +124,7 @@ class Launcher:
             subprocess.run([str(paths.env_bin("user", "python")), "-m", "hub.courses"], input=json.dumps(described), env=env, text=True,
                            check=True)
         elif name == "hub":
-            from hub import docker_spawner
+            from hub.spawning import docker_spawner
             asyncio.run(docker_spawner.end_strangers(self.site, os.environ["TINYTORCH_PROJECT"]))
 
 
@@ -146,7 +147,7 @@ def main(arguments: list[str]) -> None:
         os.chdir(paths.course_root(rest[0]))
         wait_for_hub(launcher.wiring.hub.url)
     if name == "hub":
-        from hub import membership
+        from hub.accounts import membership
         membership.make_exact(launcher.site)
         os.chdir(paths.HUB)
     os.execve(argv[0], argv, env)

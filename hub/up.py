@@ -28,8 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, ports, processes, secrets, servers
-from hub.site import Site, SiteError
+from hub import courses, paths, secrets
+from hub.config.site import Site, SiteError
+from hub.network import ports
+from hub.spawning import processes, servers
 
 console = Console(highlight=False, soft_wrap=True)
 SOCKET_NAME = 107 if sys.platform == "linux" else 103      # characters that the name of a Unix socket may have

@@ -4,8 +4,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from hub import paths
-from hub.class_server import check_membership
-from hub.site import Site
+from hub.config.site import Site
+from hub.spawning.class_server import check_membership
 
 
 class Visits:

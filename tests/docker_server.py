@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from jupyterhub.objects import Server
 from tornado.netutil import Resolver
 
-from hub import docker_spawner, door, engine, paths, sockets
-from hub.site import Site
+from hub import paths
+from hub.config.site import Site
+from hub.network import door, sockets
+from hub.spawning import docker_spawner, engine
 from tests import docker_site, student_server
 
 NUMBERS = itertools.count(1)

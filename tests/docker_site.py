@@ -19,7 +19,9 @@ from pathlib import Path
 
 import requests
 
-from hub import engine, paths, ports, version
+from hub import paths, version
+from hub.network import ports
+from hub.spawning import engine
 from images import catalogue
 from images import engine as images_engine
 from tests import running
@@ -108,14 +110,14 @@ class DockerSite(running.Site):
         docker("run", "--rm", "-u", "0:0", "--network", "none", "-v", f"{self.state}:/srv/tinytorch", "-v", f"{self.etc}:/etc/tinytorch:ro",
                "-e", "TINYTORCH_STATE=/srv/tinytorch", "-e", "TINYTORCH_CLASSES=/etc/tinytorch/classes.yml",
                "-e", "PYTHONPATH=/opt/tinytorch-hub", "--entrypoint", "/opt/envs/hub/bin/python", self.image("hub"),
-               "-m", "hub.compose", "prepare")
+               "-m", "hub.deployment.compose", "prepare")
 
     def render(self) -> str:
         words = ["--version", self.version, "--registry", self.registry, "--state", str(self.state), "--site", str(self.etc),
                  "--project", self.project, "--publish", f"127.0.0.1:{self.port}",
                  "--docker-group", str(os.stat(engine.address()).st_gid)]
-        done = subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.compose", "render", *words], cwd=paths.REPO, text=True,
-                              capture_output=True, env={**os.environ, "TINYTORCH_CLASSES": str(self.classes_yml)})
+        done = subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.deployment.compose", "render", *words], cwd=paths.REPO,
+                              text=True, capture_output=True, env={**os.environ, "TINYTORCH_CLASSES": str(self.classes_yml)})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

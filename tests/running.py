@@ -17,7 +17,8 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import websocket
 
-from hub import paths, ports
+from hub import paths
+from hub.network import ports
 
 PORTS = 20                               # a site's, from its public one on
 RESERVED = []                            # lock files, open as long as this process lives: two test runs choose different ports

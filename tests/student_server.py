@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from jupyterhub import __version__
 from jupyterhub.objects import Server
 
-from hub import spawner
-from hub.site import Site
+from hub.config.site import Site
+from hub.spawning import spawner
 
 TOKEN = "0123456789abcdef" * 2
 

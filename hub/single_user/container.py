@@ -1,6 +1,6 @@
 """A server in a container without network: all that it reaches, and all who reach it, come through the sockets in one folder.
 
-The folder is the site's and read-only here (hub/sockets.py says what is in it). The relays run in this process, in a thread of
+The folder is the site's and read-only here (hub/network/sockets.py says what is in it). The relays run in this process, in a thread of
 their own, since nbgrader's pages hold up the server's loop while they wait for the exchange, which is behind a relay.
 """
 

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 from jupyterhub.utils import random_port, wait_for_http_server
 
-from hub import engine
-from hub.engine import aask
+from hub.spawning import engine
+from hub.spawning.engine import aask
 from tests import docker_server, docker_site
 from tests.benchmarks import bench_start
 
@@ -135,7 +135,7 @@ async def measure(runs: int, students: int) -> dict[str, Any]:
 
 async def lecture_hall(students: int) -> dict[str, Any]:
     """All at once; each waits for its turn, as in the hub, and the wait counts."""
-    from hub.people import Person
+    from hub.config.people import Person
     turn = asyncio.Semaphore(AT_ONCE)
     async with docker_server.place() as place:
         people = {f"s{number}": Person(f"s{number}", student_of=["ml101"]) for number in range(students)}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from hub import engine
+from hub.spawning import engine
 from tests.docker_site import docker
 from tests.need import need
 

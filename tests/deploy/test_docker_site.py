@@ -12,7 +12,8 @@ import time
 import pytest
 import yaml
 
-from hub import engine, paths
+from hub import paths
+from hub.spawning import engine
 from tests.docker_site import DOCKER, docker
 from tests.running import solve
 

@@ -38,7 +38,7 @@ KINDS = {kind.name: kind for kind in catalogue.KINDS}
 RUNS = {
     "base": ["/usr/bin/python3", "-c", "import ssl; assert ssl.create_default_context().get_ca_certs()"],
     "student": ["tito", "system", "doctor"],
-    "hub": ["/opt/envs/hub/bin/python", "-c", "import hub.launch, hub.site, hub.spawner, jupyterhub.app, nativeauthenticator"],
+    "hub": ["/opt/envs/hub/bin/python", "-c", "import hub.launch, hub.config.site, hub.spawning.spawner, nativeauthenticator"],
     "exchange": ["/opt/envs/exchange/bin/python", "hub/exchange/serve.py", "--help"],
     "proxy": ["/opt/envs/proxy/node", "/opt/envs/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy", "--version"],
     "autograder": ["/opt/envs/user/bin/python", "-c", "import autograder.service, autograder.examiner, tinytorch.core.tensor"],

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.site]
 def invited(tmp_path_factory):
     """A served site, and the link of each person; TLS would stand in front of it."""
     with small_hub(tmp_path_factory.mktemp("invited"), lambda text: text.replace("http://127", "https://127")) as hub:
-        done = subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.invitations"], cwd=paths.REPO, env=hub.env,
+        done = subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.accounts.invitations"], cwd=paths.REPO, env=hub.env,
                               capture_output=True, text=True, timeout=60)
         hub.links = {row["username"]: row["link"].replace("https", "http", 1) for row in csv.DictReader(io.StringIO(done.stdout))}
         yield hub

@@ -11,8 +11,10 @@ import pytest
 import requests
 import yaml
 
-from hub import monitoring, paths, roles
-from hub import site as site_module
+from hub import paths
+from hub.accounts import roles
+from hub.config import site as site_module
+from hub.deployment import monitoring
 from tests.need import need
 
 pytestmark = pytest.mark.site

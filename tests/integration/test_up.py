@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from hub import paths
-from hub.processes import Process
+from hub.spawning.processes import Process
 from tests.conftest import isolation
 from tests.need import need
 from tests.running import PORTS, Site

@@ -3,7 +3,7 @@
 from html import escape
 from urllib.parse import urlencode
 
-from hub.directory import LTI
+from hub.accounts.directory import LTI
 from tests.providers.serving import Provider, as_json, fields, now
 
 CLIENT = "A1b2C3d4E5f6G7h"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hub import backup
+from hub.deployment import backup
 
 DOCKER_WITHOUT_VOLUMES = "true"          # a client that says nothing: no homes; tests/deploy has a real one
 

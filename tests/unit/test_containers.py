@@ -12,9 +12,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from hub import compose, paths, sockets, wiring
-from hub.door import Doors, to
-from hub.site import Site
+from hub import paths
+from hub.config.site import Site
+from hub.deployment import compose
+from hub.network import sockets, wiring
+from hub.network.door import Doors, to
 
 SINGLE_USER = paths.REPO / "hub" / "single_user"
 
@@ -112,7 +114,7 @@ def test_the_proxy_is_told_the_path_and_the_hub_its_own_words(root, monkeypatch)
 
 # --------------------------------------------------------------------------------------------- doors
 def test_a_door_opens_with_its_folder_and_holds_so_many_connections(root, monkeypatch):
-    monkeypatch.setattr("hub.door.CONNECTIONS", 3)
+    monkeypatch.setattr("hub.network.door.CONNECTIONS", 3)
     monkeypatch.setattr("hub.single_user.relay.LINGER", 0.05)
 
     async def work() -> None:

@@ -7,7 +7,7 @@ import pytest
 from autograder.quotas import Quotas
 from course import curriculum
 from hub import courses, paths
-from hub.site import Site
+from hub.config.site import Site
 
 SLUG = next(m for m in curriculum.modules() if m.ready).slug
 

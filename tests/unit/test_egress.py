@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hub import egress, sockets
-from hub.door import Doors
-from hub.site import Site
+from hub.config.site import Site
+from hub.network import egress, sockets
+from hub.network.door import Doors
 
 
 def site_with(tmp_path: Path, limits: str) -> Site:

@@ -15,8 +15,9 @@ from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
 from sqlalchemy import create_engine, text
 
-from hub import invitations, paths, signin
-from hub.people import Person
+from hub import paths
+from hub.accounts import invitations, signin
+from hub.config.people import Person
 from tests import postgres
 from tests.need import need
 from tests.running import Person as Visitor
@@ -181,7 +182,7 @@ def served(text):
 
 
 def invite(hub, *words):
-    return subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.invitations", *words], cwd=paths.REPO, env=hub.env,
+    return subprocess.run([str(paths.env_bin("hub", "python")), "-m", "hub.accounts.invitations", *words], cwd=paths.REPO, env=hub.env,
                           capture_output=True, text=True, timeout=60)
 
 

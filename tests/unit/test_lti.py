@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 import requests
 
-from hub.directory import LTI
+from hub.accounts.directory import LTI
 from tests.providers.platform import CLIENT, Platform
 from tests.providers.serving import Key, now
 from tests.small_hub import page, small_hub

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hub import monitoring, paths, secrets
-from hub.site import Site
+from hub import paths, secrets
+from hub.config.site import Site
+from hub.deployment import monitoring
 from monitoring import dashboards
 from tests.need import need
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hub import roles
-from hub.people import HEADER
-from hub.site import Site
+from hub.accounts import roles
+from hub.config.people import HEADER
+from hub.config.site import Site
 from tests.need import need
 
 try:

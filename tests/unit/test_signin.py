@@ -14,8 +14,8 @@ import requests
 from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
 
-from hub import signin
-from hub.people import Person
+from hub.accounts import signin
+from hub.config.people import Person
 from tests.need import need
 from tests.running import Person as Visitor
 from tests.small_hub import page, small_hub

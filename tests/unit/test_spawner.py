@@ -18,9 +18,10 @@ import requests
 from tornado.web import HTTPError
 
 from autograder.sandbox import bubblewrap
-from hub import homes, limits, paths, processes, servers, spawner, visits
-from hub.processes import Process
-from hub.site import Site
+from hub import paths, visits
+from hub.config.site import Site
+from hub.spawning import homes, limits, processes, servers, spawner
+from hub.spawning.processes import Process
 from tests import student_server
 from tests.conftest import isolation
 from tests.need import need

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from hub import paths
-from hub.site import Site, SiteError
-from hub.tls import caddyfile
+from hub.config.site import Site, SiteError
+from hub.deployment.caddy import caddyfile
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""classes.yml and the rosters: read with their lines, checked, and handed on as Python objects."""

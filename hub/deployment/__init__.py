@@ -1,0 +1,1 @@
+"""A site served to others: its services as a Compose file, HTTPS, health, backups, monitoring."""

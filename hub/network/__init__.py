@@ -1,0 +1,1 @@
+"""Who reaches whom: ports, sockets, and the two small proxies of students' containers."""
