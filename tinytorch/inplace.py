@@ -2,6 +2,7 @@
 
 `direction` of module 07 makes eight arrays, as long as a block each. Here one place does for all, it begins at a multiple of 64 bytes (so
 that no vector crosses two lines of the cache, which halves the speed of writing), and the rate joins a number instead of an array.
+Whoever still has module 07 before them gets this file without `adam`: their Adam steps by their own `direction`.
 """
 
 import math
@@ -29,6 +30,7 @@ def place(shape: tuple[int, ...]) -> np.ndarray:
 def adam(p: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, *, lr: float, betas: tuple[float, float], eps: float,
          step: int) -> None:
     """One step of Adam, without weight decay: p, m and v change."""
+    ### BEGIN SOLUTION
     (beta1, beta2), room = betas, place(p.shape)
     part1, part2 = 1 - beta1 ** step, math.sqrt(1 - beta2 ** step)
     np.subtract(grad, m, out=room)
@@ -43,6 +45,7 @@ def adam(p: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, *, lr: f
     np.divide(m, room, out=room)
     room *= lr * part2 / part1
     p -= room
+    ### END SOLUTION
 
 
 def in_place(kind: Any) -> None:

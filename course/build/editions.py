@@ -50,9 +50,10 @@ def grading(module: Module, others: Iterable[Module] | None = None) -> Tree:
 
 
 def _framework(core: dict[str, str]) -> Tree:
-    """tinytorch as it stands, except that the files generated from modules are the given ones."""
+    """tinytorch without solutions: the files generated from modules are the given ones, others lose what gives one away."""
     generated = {f"tinytorch/core/{module.export}.py" for module in curriculum.modules() if module.export}
-    tree = {name: data for name, data in _folder(REPO / "tinytorch", "tinytorch").items() if name not in generated}
+    tree = {name: framework.without_solutions(data.decode()).encode() if name.endswith(".py") else data
+            for name, data in _folder(REPO / "tinytorch", "tinytorch").items() if name not in generated}
     return tree | {f"tinytorch/core/{name}.py": text.encode() for name, text in core.items()}
 
 

@@ -23,6 +23,11 @@ def stubs(module: Module) -> str:
     return export_cells(read_cells(module.source), module.source, lambda source: _with_hints(source, module), header)
 
 
+def without_solutions(text: str) -> str:
+    """A file beside `core` without what it would tell of a module's solution."""
+    return regions.replace(text, lambda _number, region: [f'{region.indent}raise NotImplementedError("of the reference only")'])
+
+
 def _with_hints(source: str, module: Module) -> str:
     def hint(_number: int, region: regions.Region) -> list[str]:
         name = regions.owner(source, region)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinytorch.experiments.components import ConfigError
 from tinytorch.experiments.configuration import nodes, read
-from tinytorch.experiments.running import run, summary
+from tinytorch.experiments.running import draw, run, summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checking.add_argument("files", nargs="+")
     showing = commands.add_parser("show", help="a table of runs")
     showing.add_argument("folders", nargs="+")
+    showing.add_argument("--curves", action="store_true", help="draw each run's learning curves into its folder, as curves.svg")
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             for folder in options.folders:
                 print(summary(Path(folder)))
-    except (ConfigError, OSError) as error:
+                if options.curves:
+                    print(f"  {draw(Path(folder))}")
+    except (ConfigError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -170,3 +170,16 @@ def summary(folder: Path) -> str:
         values = "  ".join(f"{name} {value:.4f}" for name, value in last.items() if isinstance(value, float) and name != "seconds")
         return f"{head}  {values}  {last.get('seconds', 0):.1f} s"
     return f"{head}  {last.get('error') or last['event']}"
+
+
+def draw(folder: Path) -> Path:
+    """Learning curves from a run's log, as curves.svg beside it; ConfigError where no epoch has ended yet."""
+    from tinytorch.plots import plot_training_history
+    epochs = {entry["epoch"]: entry for entry in entries(folder) if entry["event"] == "epoch"}       # of a resumed epoch the later one
+    if not epochs:
+        raise ConfigError(f"{folder}: no epoch of this run has ended, so there is nothing to draw")
+    beside = {"event", "time", "epoch", "lr", "seconds", "cpu_seconds"}
+    history = {name: [entry.get(name, float("nan")) for _, entry in sorted(epochs.items())]
+               for name, value in epochs[max(epochs)].items() if name not in beside and isinstance(value, int | float)}
+    plot_training_history(history, folder / "curves.svg", summary(folder))
+    return folder / "curves.svg"
