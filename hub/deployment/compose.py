@@ -19,6 +19,7 @@ import yaml
 
 from hub import paths, secrets
 from hub.accounts.roles import AUTOGRADER, EXCHANGE
+from hub.config.excerpt import excerpt
 from hub.config.site import Site, SiteError
 from hub.deployment import monitoring
 from hub.network import wiring
@@ -59,13 +60,14 @@ class Renderer:
         return any(class_.limits.reaches_out for class_ in self.site.classes)
 
     def service(self, image: str, *module: str, own: tuple[str, ...] = (), networks: tuple[str, ...] = ("core",),
-                secret: str = "", reads: Any = None, **more: Any) -> dict[str, Any]:
+                secret: str = "", reads: Any = None, document: str = "", **more: Any) -> dict[str, Any]:
         """What all have in common. `own`: folders of the state that it sees, and writes; `secret`: whose secrets it reads.
 
-        `reads`: what of classes.yml it depends on; a change makes Compose replace it, and only it.
+        `reads`: what of classes.yml it depends on; a change makes Compose replace it, and only it. `document`: the folder
+        of a part of classes.yml, for who must not read all of it.
         """
         options = self.options
-        volumes = [f"{options.site}:{SITE}:ro"]
+        volumes = [f"{document or options.site}:{SITE}:ro"]
         if secret:
             volumes.append(f"{options.state}/secrets{'' if secret == 'hub' else f'/for/{secret}'}:{STATE}/secrets"
                            f"{'' if secret == 'hub' else ':ro'}")
@@ -129,7 +131,7 @@ class Renderer:
         described = [class_ for class_ in courses.describe(self.site) if class_["id"] == class_id]
         limits = json.loads(self.site.class_(class_id).limits.model_dump_json())
         return self.service("grader", "hub.launch", "formgrader", class_id, secret=class_id, own=(f"classes/{class_id}",),
-                            reads=[described, limits])
+                            reads=[described, limits], document=f"{self.options.state}/documents/{class_id}")
 
     def caddy(self) -> dict[str, Any]:
         """TLS. Its configuration is `make deploy`'s; certificates are kept in the state."""
@@ -158,7 +160,7 @@ def render(site: Site, options: argparse.Namespace) -> str:
 def prepare(site: Site) -> None:
     """The folders of the state with their owners, and the secrets: all for the hub, and for each other service its own."""
     own = ["hub", "homes", "exchange", "autograder", "classes", "caddy", "sockets/servers",
-           *(f"classes/{class_.id}" for class_ in site.classes)]
+           *(f"{folder}/{class_.id}" for class_ in site.classes for folder in ("classes", "documents"))]
     for name in own:
         (paths.STATE / name).mkdir(parents=True, exist_ok=True)
         (paths.STATE / name).chmod(0o700)
@@ -169,13 +171,16 @@ def prepare(site: Site) -> None:
         folder = paths.SECRETS / "for" / service
         folder.mkdir(parents=True, exist_ok=True)
         secrets.write(folder / "tokens.json", json.dumps({name: secret.token(name) for name in names}, indent=1).encode())
+    for class_ in site.classes:
+        for name, text in excerpt(paths.CLASSES_YML, class_.id).items():
+            secrets.write(paths.STATE / "documents" / class_.id / name, text.encode())
     monitoring.prepare(secret)
     for each in (paths.SECRETS, *paths.SECRETS.rglob("*")):
         each.chmod(0o700 if each.is_dir() else 0o600)
     if os.geteuid() == 0:
         give(paths.SECRETS, deep=True)
         for name in ("sockets", *own):
-            give(paths.STATE / name)
+            give(paths.STATE / name, deep=name.startswith("documents/"))
 
 
 def give(folder: Path, deep: bool = False) -> None:

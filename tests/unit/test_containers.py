@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from hub import paths
+from hub import courses, paths
+from hub.config.excerpt import excerpt
 from hub.config.site import Site
 from hub.deployment import compose
 from hub.network import sockets, wiring
@@ -182,9 +184,29 @@ def test_a_class_that_reaches_out_gets_a_service_on_a_network_of_its_own(tmp_pat
     assert [name for name, service in document["services"].items() if "egress" in service["networks"]] == ["egress"]
 
 
+def test_a_formgrader_reads_of_its_own_class_only(site, tmp_path):
+    for class_ in site.classes:
+        folder = tmp_path / class_.id
+        folder.mkdir()
+        for name, text in excerpt(Site.example_path, class_.id).items():
+            (folder / name).write_text(text)
+        alone = Site.load(folder / "classes.yml")
+        assert courses.describe(alone) == [each for each in courses.describe(site) if each["id"] == class_.id]
+        assert (alone.url, alone.class_(class_.id).limits) == (site.url, class_.limits)
+        written = "".join(file.read_text() for file in folder.iterdir())
+        strangers = {name for name, person in site.people().items() if class_.id not in (*person.staff_of, *person.student_of)}
+        assert strangers
+        assert not [name for name in strangers if name in re.findall(r"[\w.-]+", written)]
+        mounts = rendered(site, state="/state")["services"][f"formgrader-{class_.id}"]["volumes"]
+        assert [mount for mount in mounts if mount.endswith(":/etc/tinytorch:ro")] == [f"/state/documents/{class_.id}:/etc/tinytorch:ro"]
+    with pytest.raises(KeyError, match="no class"):
+        excerpt(Site.example_path, "ml999")
+
+
 def test_prepare_gives_each_service_its_own_secrets(site, tmp_path, monkeypatch):
     import json
     monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setattr(paths, "CLASSES_YML", Site.example_path)
     monkeypatch.setattr(paths, "SECRETS", tmp_path / "secrets")
     monkeypatch.setattr(compose.os, "chown", lambda *arguments, **options: None)
     compose.prepare(site)
@@ -192,5 +214,6 @@ def test_prepare_gives_each_service_its_own_secrets(site, tmp_path, monkeypatch)
     assert json.loads((tmp_path / "secrets" / "for" / "ml101" / "tokens.json").read_text()) == {
         "service:ml101": whole["service:ml101"], "autograder": whole["autograder"]}
     assert {file.stat().st_mode & 0o077 for file in (tmp_path / "secrets").rglob("*")} == {0}
+    assert Site.load(tmp_path / "documents" / "ml101" / "classes.yml").class_("ml101").students == site.class_("ml101").students
     compose.prepare(site)                            # an upgrade keeps every secret
     assert json.loads((tmp_path / "secrets" / "tokens.json").read_text()) == whole
