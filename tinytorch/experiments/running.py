@@ -175,11 +175,15 @@ def summary(folder: Path) -> str:
 def draw(folder: Path) -> Path:
     """Learning curves from a run's log, as curves.svg beside it; ConfigError where no epoch has ended yet."""
     from tinytorch.plots import plot_training_history
+    log = {entry["event"]: entry for entry in entries(folder)}
     epochs = {entry["epoch"]: entry for entry in entries(folder) if entry["event"] == "epoch"}       # of a resumed epoch the later one
     if not epochs:
         raise ConfigError(f"{folder}: no epoch of this run has ended, so there is nothing to draw")
     beside = {"event", "time", "epoch", "lr", "seconds", "cpu_seconds"}
     history = {name: [entry.get(name, float("nan")) for _, entry in sorted(epochs.items())]
                for name, value in epochs[max(epochs)].items() if name not in beside and isinstance(value, int | float)}
-    plot_training_history(history, folder / "curves.svg", summary(folder))
+    begun, result = log.get("start", {}), log.get("result", {})
+    test = next((f"; test: {name} {result[name]:.4f}" for name in (*history, "accuracy") if name != "loss" and name in result), "")
+    name = begun.get("config", {}).get("name", folder.name)
+    plot_training_history(history, folder / "curves.svg", f"{name}, seed {begun.get('seed', '?')}{test}")
     return folder / "curves.svg"
