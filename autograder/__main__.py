@@ -2,6 +2,7 @@
 
     python -m autograder check
     python -m autograder tests 06 [07 ...]       tries the module's built notebook with its own solutions
+    python -m autograder kubernetes --class ml101 --image NAME@sha256:...       see manifests.py
 """
 
 import functools
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from autograder import placement, runner
+from autograder import manifests, placement, runner
 from autograder.jobs import Job, Limits, Result, sha256
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
@@ -29,6 +30,10 @@ MEANING = {
 @click.group()
 def main() -> None:
     """The autograder on this machine."""
+
+
+main.add_command(manifests.kubernetes)
+main.add_command(manifests.profile)
 
 
 @main.command()

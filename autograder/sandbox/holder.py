@@ -1,10 +1,11 @@
 """The first program in a container of the docker sandbox: imports what the next one needs, waits for it, runs it, once.
 
 Given to Python as text (`python -s -c TEXT`), so that any image with Python will do. Standard library only. On stdin comes a line of
-JSON ({"imports": [...]}), answered by a line on stdout; then another one ({"mark", "argv", "env", "work", "collect", "sizes"}),
+JSON ({"imports": [...]}), answered by a line on stdout; then another one ({"mark", "argv", "env", "work", "collect", "sizes", ...}),
 where `sizes` are [path, mode, bytes] of files whose contents follow; then the program's own input. At the program's end a last
 piece on stderr tells what the container knows: exit code, full disks, collected files. It could be forged by a program that
-gets hold of this process; it says nothing that the program could not have brought about itself.
+gets hold of this process; it says nothing that the program could not have brought about itself. A supervisor that is killed ends
+nothing, so after `seconds`, where they are given, the container ends by itself, with the code 124.
 """
 
 import base64
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import signal
 import stat
 import sys
@@ -22,7 +24,7 @@ def take(size):
     while size:
         part = os.read(0, min(size, 1 << 20))
         if not part:
-            os._exit(0)                             # nobody needs this container any more
+            os._exit(75)                            # EX_TEMPFAIL: nobody needs this container any more, nothing has run
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -46,6 +48,17 @@ def regular(path, room):
     return None
 
 
+def used():
+    """CPU seconds and the most memory in bytes of the whole container, as its control group knows them (version 1 or 2)."""
+    def number(path, key=""):
+        with contextlib.suppress(OSError, ValueError, StopIteration), open("/sys/fs/cgroup/" + path) as file:
+            return next(int(text.split()[-1]) for text in file if text.startswith(key))
+        return 0
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = number("cpuacct/cpuacct.usage") / 1e9 or number("cpu.stat", "usage_usec") / 1e6 or own.ru_utime + own.ru_stime
+    return cpu, number("memory/memory.max_usage_in_bytes") or number("memory.peak") or own.ru_maxrss * 1024
+
+
 def run(wanted):
     """The program in this process: what is imported is there."""
     main = type(sys)("__main__")
@@ -65,6 +78,10 @@ def main():
     for name in line()["imports"]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    dumpable = lambda yes: None
+    with contextlib.suppress(Exception):
+        import ctypes
+        dumpable = lambda yes: ctypes.CDLL(None).prctl(4, yes, 0, 0, 0)
     os.write(1, b"\n")
     wanted = line()
     for path, mode, size in wanted["sizes"]:
@@ -73,10 +90,12 @@ def main():
             file.write(take(size))
         os.chmod(path, mode)
     os.chdir(wanted["work"])
+    dumpable(0)                                     # the program may not look into this one, not even in its first moment
     child = os.fork()
     if child == 0:
         ended = 1
         try:
+            dumpable(1)
             os.setsid()
             run(wanted)
             ended = 0
@@ -89,27 +108,28 @@ def main():
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(ended)
-    with contextlib.suppress(Exception):
-        import ctypes
-        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)      # not dumpable: the program may not look into this one
     signal.signal(signal.SIGINT, signal.SIG_DFL)    # for the first process: ignored, like all that it handles by default
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
+    signal.setitimer(signal.ITIMER_REAL, wanted.get("seconds", 0))
     while True:
         ended, status = os.wait()
         if ended == child:
             break
-    full, used, room, files = False, 0, 32 * 2**20, {}
+    full, disk, room, files = False, 0, 32 * 2**20, {}
     for folder in wanted["disks"]:
         with contextlib.suppress(OSError):
             space = os.statvfs(folder)
             full = full or space.f_bavail == 0 or space.f_ffree == 0
-            used = max(used, (space.f_blocks - space.f_bfree) * space.f_frsize)
+            disk = max(disk, (space.f_blocks - space.f_bfree) * space.f_frsize)
     for name in wanted["collect"]:
         content = regular(os.path.join(wanted["work"], name), room)
         if content is not None:
             room -= len(content)
             files[name] = base64.b64encode(content).decode()
     code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    told = wanted["mark"].encode() + json.dumps({"code": code, "full": full, "used": used, "files": files}).encode() + b"\n"
+    cpu, memory = used()
+    told = json.dumps({"code": code, "full": full, "used": disk, "cpu": cpu, "memory": memory, "files": files})
+    told = wanted["mark"].encode() + told.encode() + b"\n"
     while told:
         told = told[os.write(2, told):]
 

@@ -4,21 +4,21 @@ What a sandbox shows at fixed places is handed to the program at its real ones. 
 kernel; memory, processes, disk and network are not.
 """
 
+import contextlib
 import os
 import re
 import resource
-import selectors
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autograder.jobs import Limits, Usage, Verdict, stopped
+from autograder.jobs import Limits
+from autograder.sandbox import run
 from autograder.sandbox.base import WORK, Outcome, SandboxUnavailable, Talk, Watch
-
-TICK = 0.1
+from autograder.sandbox.pipes import Pipes
+from autograder.sandbox.run import TICK, Counted, End, Piece
 
 
 class NoSandbox:
@@ -45,9 +45,8 @@ class NoSandbox:
                 (work / path).write_bytes(content)
             places = {WORK: folder, **{str(inside): str(host) for host, inside in readonly if Path(host) != Path(inside)}}
             outside = {name: _moved(value, places) for name, value in env.items()}
-            outcome = _run([_moved(word, places) for word in argv], work, outside, limits, watch or Watch())
-            outcome.files = {path: (work / path).read_bytes() for path in collect if (work / path).is_file()}
-            return outcome
+            place = _Started([_moved(word, places) for word in argv], work, outside, limits)
+            return run.follow(place, limits, None, watch, collect)
 
 
 def _moved(text: str, places: Mapping[str, str]) -> str:
@@ -57,47 +56,40 @@ def _moved(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
-def _run(argv: list[str], work: Path, env: dict[str, str], limits: Limits, watch: Watch) -> Outcome:
-    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-    verdict: Verdict | None = None
-    process = subprocess.Popen(argv, cwd=work, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True)
-    assert process.stdout
-    assert process.stderr
-    seconds = int(limits.cpu_seconds) + 1
-    resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
-    with selectors.DefaultSelector() as ready:
-        ready.register(process.stdout, selectors.EVENT_READ, "stdout")
-        ready.register(process.stderr, selectors.EVENT_READ, "stderr")
-        while ready.get_map() and not verdict:
-            for key, _ in ready.select(TICK):
-                chunk = os.read(key.fd, 1 << 16)
-                if not chunk:
-                    ready.unregister(key.fileobj)
-                    continue
-                kept[key.data] += chunk
-                watch.hear(chunk)
-            if sum(map(len, kept.values())) > limits.output_kb * 2**10:
-                verdict = Verdict.output
-            elif time.monotonic() - begun > limits.wall_seconds:
-                verdict = Verdict.timeout
-            elif watch.stop():
-                verdict = Verdict.cancelled
-    if verdict:
-        os.killpg(process.pid, signal.SIGKILL)
-    code = process.wait()
-    process.stdout.close()
-    process.stderr.close()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    usage = Usage(cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_seconds=time.monotonic() - begun,
-                  memory_mb=after.ru_maxrss / 2**10, output_kb=sum(map(len, kept.values())) / 2**10)
-    if verdict:
-        sentence = stopped(verdict, limits, usage)
-    elif code in (-signal.SIGXCPU, -signal.SIGKILL) and usage.cpu_seconds > limits.cpu_seconds:
-        verdict, sentence = Verdict.cpu, stopped(Verdict.cpu, limits, usage)
-    elif code < 0:
-        verdict, sentence = Verdict.crashed, f"the process was ended by {signal.Signals(-code).name}"
-    else:
-        verdict, sentence = (Verdict.error, f"the process ended with exit code {code}") if code else (Verdict.ok, "")
-    return Outcome(verdict, sentence, usage, code, bytes(kept["stdout"]), bytes(kept["stderr"]))
+class _Started:
+    """The place of one program: a process of this user, in a session of its own."""
+
+    first = every = TICK
+
+    def __init__(self, argv: list[str], work: Path, env: dict[str, str], limits: Limits) -> None:
+        self.work, self.before = work, resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.process = subprocess.Popen(argv, cwd=work, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        start_new_session=True)
+        assert self.process.stdin
+        assert self.process.stdout
+        assert self.process.stderr
+        self.pipes = Pipes(self.process.stdin, self.process.stdout, self.process.stderr)
+        seconds = int(limits.cpu_seconds) + 1
+        resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds))
+
+    def exchange(self, waiting: bytearray, seconds: float) -> tuple[list[Piece], bool]:
+        ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)     # its group keeps its number
+        pieces, _ = self.pipes.exchange(waiting, seconds)
+        return pieces, bool(ended and not pieces)                             # what its children still have to say is heard
+
+    def hang_up(self) -> None:
+        self.pipes.hang_up()
+
+    def count(self) -> Counted:
+        return Counted()                                                # known at the end only
+
+    def collect(self, paths: Sequence[str]) -> dict[str, bytes]:
+        return {path: (self.work / path).read_bytes() for path in paths if (self.work / path).is_file()}
+
+    def end(self) -> End:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code, rest = self.process.wait(), self.pipes.close()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - self.before.ru_utime - self.before.ru_stime
+        return End(code, rest=rest, counted=Counted(cpu_seconds=spent, memory_mb=after.ru_maxrss / 2**10), limited=False)

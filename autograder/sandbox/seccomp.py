@@ -1,4 +1,6 @@
-"""A system call filter as plain BPF bytes: what no course work needs and what past escapes from containers used.
+"""A system call filter, as plain BPF bytes and as a profile for container engines.
+
+It refuses what no course work needs and what past escapes from containers used.
 
 Refused with EPERM: tracing other processes, keyrings, io_uring, userfaultfd, perf, bpf, mounting, namespaces, kernel
 modules, clocks, raw I/O ports, and sockets of other families than unix, inet, inet6 and netlink. clone3 hides its flags
@@ -7,8 +9,11 @@ architecture (32 bit, x32) end the process. Other machines than the two below ge
 """
 
 import errno
+import functools
+import json
 import platform
 import struct
+from typing import Any
 
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}          # AUDIT_ARCH_*, column below
 CALLS = {                                                                         # name: (x86_64, aarch64)
@@ -57,3 +62,21 @@ def program(machine: str = platform.machine()) -> bytes:
     lines += [(JUMP_EQ, family, len(FAMILIES) - place, 0) for place, family in enumerate(FAMILIES)]
     lines += [(RETURN, REFUSE | errno.EPERM, 0, 0), (RETURN, ALLOW, 0, 0)]
     return b"".join(struct.pack("=HBBI", code, true, false, value) for code, value, true, false in lines)
+
+
+@functools.cache
+def profile(machine: str = platform.machine()) -> str:
+    """The same filter as JSON, for `docker run --security-opt seccomp=` and for a kubelet's folder of profiles; empty for an unknown
+    machine."""
+    if machine not in ARCHITECTURES:
+        return ""
+    column = ARCHITECTURES[machine][1]
+
+    def refuse(names: list[str], number: int = errno.EPERM, *arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": number, "args": list(arguments)}
+    flags = [1 << bit for bit in range(32) if CLONE_NEW >> bit & 1]
+    return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        refuse([name for name, numbers in CALLS.items() if numbers[column] is not None]), refuse(["clone3"], errno.ENOSYS),
+        *(refuse(["clone"], errno.EPERM, {"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}) for flag in flags),
+        *(refuse(["socket"], errno.EPERM, {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}) for family in range(64)
+          if family not in FAMILIES)]})

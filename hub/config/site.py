@@ -2,6 +2,7 @@
 
     python -m hub.config.site check [FILE]      is this file usable? every problem at once, each with its line and its fix
     python -m hub.config.site schema [FILE]     write the JSON schema, for editors
+    python -m hub.config.site quotas [FILE]     print what each class may ask of the autograder, as the autograder reads it
 """
 
 import argparse
@@ -200,8 +201,8 @@ class Settings(Section):
     lti13: Lti13 | None = Field(default=None, examples=[{"issuer": "https://moodle.example.org", "client_id": "A1b2C3d4E5f6G7h"}],
                                 description="The learning platform. Needed with `sign_in: lti13` only.")
     database: Database = Field(default="sqlite", examples=["postgresql://tinytorch@db.example.org/hub"], description=(
-        "Where the hub keeps accounts and servers. `sqlite`: a file, which every backup holds. PostgreSQL's password is no part of"
-        " the address: it stands in `database_password` in the secrets folder."))
+        "Where the hub keeps accounts and servers, and the autograder its jobs. `sqlite`: files, which every backup holds. PostgreSQL's"
+        " password is no part of the address: it stands in `database_password` in the secrets folder."))
     tls: Tls = Field(default=Tls(), examples=[{"certificates": "internal"}], description=(
         "Certificate and web server of a deployed site. Automatic certificates by default; a site on a laptop has none of it."))
     monitoring: Monitoring = Field(default=Monitoring(), examples=[{"keep_days": 30}], description=(
@@ -371,11 +372,12 @@ def _print_table(site: Site) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`check` prints OK and a table, or every problem (exit 1); `schema` writes the JSON schema."""
+    """`check` prints OK and a table, or every problem (exit 1); `schema` writes the JSON schema; `quotas` prints them."""
     parser = argparse.ArgumentParser("python -m hub.config.site", description="Check classes.yml, or write its JSON schema.")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="is this file usable?")
-    check.add_argument("file", nargs="?", type=Path, default=paths.CLASSES_YML, help="default: classes.yml")
+    for name, purpose in (("check", "is this file usable?"), ("quotas", "print what each class may ask of the autograder")):
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("file", nargs="?", type=Path, default=paths.CLASSES_YML, help="default: classes.yml")
     schema = commands.add_parser("schema", help="write the JSON schema")
     schema.add_argument("file", nargs="?", type=Path, default=SCHEMA, help="default: hub/schema/classes.schema.json")
     chosen = parser.parse_args(arguments)
@@ -387,6 +389,11 @@ def main(arguments: list[str] | None = None) -> int:
     except SiteError as error:
         print(error, file=sys.stderr)
         return 1
+    if chosen.command == "quotas":
+        from hub.courses import quotas_document
+
+        print(json.dumps(quotas_document(site), indent=1))
+        return 0
     print(f"OK: {shown_path(chosen.file)}: {len(site.classes)} classes, {len(site.people())} people, {site.url}")
     _print_table(site)
     return 0
