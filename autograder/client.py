@@ -15,6 +15,7 @@ from autograder.jobs import Job, Result, Verdict
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
 
+RETRY_SECONDS = (2.0, 4.0)              # after a fault of the sandbox or its machine
 RESTART_SECONDS = 30                    # for how long a service that stopped answering may need to come back
 FIX = "Start it (make up), or unset AUTOGRADER_URL to grade in this process's own sandbox"
 
@@ -56,7 +57,7 @@ def submit(job: Job, files: Mapping[str, bytes], regrade: bool = False) -> Resul
         return _kept.pop(job.id)
     url = service_url()
     if not url:
-        return runner.run(job, files)
+        return _here(job, files)
     body = {"job": job.model_dump(mode="json"), "class": os.environ.get("COURSE_ID") or None, "regrade": regrade,
             "files": {path: base64.b64encode(content).decode() for path, content in files.items()}}
     lost = None
@@ -70,6 +71,15 @@ def submit(job: Job, files: Mapping[str, bytes], regrade: bool = False) -> Resul
             lost, why = lost or time.monotonic(), error
             time.sleep(0.5)
     raise SandboxUnavailable(f"the autograder at {url} does not answer ({why})", FIX)
+
+
+def _here(job: Job, files: Mapping[str, bytes]) -> Result:
+    """In this process's own sandbox; again when that has failed, as the service does."""
+    for pause in RETRY_SECONDS:
+        if (result := runner.run(job, files)).verdict is not Verdict.infra:
+            return result
+        time.sleep(pause)
+    return runner.run(job, files)
 
 
 def service_url() -> str:
@@ -90,4 +100,6 @@ def _ask(method: str, url: str, body: Any = None) -> Any:
             said = content.get("error") or f"{content['reason']}. {content['fix']}"
         except (ValueError, KeyError, AttributeError):
             pass
+        if "Retry-After" in error.headers:                      # its database is being restarted: the same as if it were itself
+            raise ConnectionError(said) from error
         raise ServiceError(f"{said} (HTTP {error.code})") from error

@@ -1,9 +1,13 @@
-"""The tables of the store, and how a store of an older version becomes one of this version."""
+"""The tables of the store, and how a store of an older version, or one in a file that is to be on a server, becomes this one."""
 
 import json
-import sqlite3
+import logging
+from pathlib import Path
+
+from autograder.database import Change, Database, SQLite
 
 VERSION = 2
+log = logging.getLogger("autograder")
 TABLES = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,                    -- of the request: the job's own for staff, else of class, owner and job
@@ -34,26 +38,47 @@ CREATE INDEX spent_by_owner ON spent (class, owner, at);
 """
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make or migrate the tables, once, whoever of several processes comes first. Raises OSError for a newer version."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+def prepare(db: Database, file: Path) -> None:
+    """Make or migrate the tables, once, whoever of several processes comes first; `file` is where a store in SQLite would be.
+
+    Raises OSError for a newer version.
+    """
+    taken = None
+    with db.change() as change:
+        version = db.version(change)
         if version > VERSION:
             raise OSError(f"this store is of version {version}, this autograder knows {VERSION}: use the newer one")
         if version < VERSION:
-            old = _first_version(db)
+            old = _first_version(change) if isinstance(db, SQLite) else ([], [])
             for statement in TABLES.split(";"):
-                db.execute(statement)
-            _take_over(db, *old)
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+                for word, here in db.types.items():
+                    statement = statement.replace(f" {word}", f" {here}")
+                change.execute(statement)
+            _take_over(change, *old)
+            if not isinstance(db, SQLite) and file.exists():
+                taken = _move(file, change)
+            db.note_version(change, VERSION)
+    if taken is not None:                                       # a crash before this leaves a file that nobody reads any more
+        file.rename(aside := file.with_name(f"{file.name}.moved"))
+        log.info("%s jobs are in the database now; the file in which they were is %s", taken, aside)
 
 
-def _first_version(db: sqlite3.Connection) -> tuple[list, list]:
+def _move(file: Path, change: Change) -> int:
+    """Copy all rows of a store in a file, which nobody may change meanwhile; returns how many jobs these are."""
+    old = SQLite(file)
+    prepare(old, file)
+    with old.change() as rows:
+        for table in ("jobs", "files", "kept", "turns", "spent", "tally", "durations"):
+            columns = [row[1] for row in rows.execute(f"PRAGMA table_info({table})")]
+            whole = " WHERE job IN (SELECT id FROM jobs)" if table in ("files", "kept") else ""      # a file checks no reference
+            change.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+                               rows.execute(f"SELECT {', '.join(columns)} FROM {table}{whole}"))
+        jobs = rows.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    old.close()
+    return int(jobs)
+
+
+def _first_version(db: Change) -> tuple[list, list]:
     """The content of a store that had no owners, no classes and no kinds; its tables are removed."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
         return [], []
@@ -64,7 +89,7 @@ def _first_version(db: sqlite3.Connection) -> tuple[list, list]:
     return jobs, files
 
 
-def _take_over(db: sqlite3.Connection, jobs: list, files: list) -> None:
+def _take_over(db: Change, jobs: list, files: list) -> None:
     for id, job, state, result, attempts, created, changed in jobs:
         ended = json.loads(result) if result else {}
         db.execute("INSERT INTO jobs (id, job, kind, state, result, verdict, sentence, attempts, created, changed)"

@@ -9,6 +9,7 @@ told otherwise, and answers below --prefix too, which is how the hub's proxy rea
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -30,12 +31,14 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from autograder import access, api, metrics, runner, store, verification
 from autograder.access import Caller, Refused
+from autograder.database import Postgres, Unavailable
 from autograder.jobs import sha256
+from autograder.presence import Presence
 from autograder.quotas import Quotas
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
 from autograder.status_page import StatusPage
-from autograder.store import Entry, OverQuota, Store
+from autograder.store import Entry, OverQuota, Store, opened
 from autograder.workers import Workers
 
 MAX_BODY = 96 * 2**20
@@ -53,6 +56,7 @@ class Parts:
     door: access.Door
     quotas: Quotas
     prefix: str
+    presence: Presence
 
     def edition_hash(self) -> str | None:
         """Of the student edition; read anew when a build has put another folder in its place."""
@@ -81,6 +85,9 @@ class Handler(RequestHandler):
                 self.admit()
             except Refused as refused:
                 self.answer(refused.status, api.Error(error=str(refused)))
+                return
+            if not await self.parts.presence.comes():
+                self.away()
 
     def admit(self) -> None:
         if not (self.caller.staff or self.caller.name):
@@ -91,8 +98,22 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(content.model_dump_json(by_alias=True) if isinstance(content, BaseModel) else json.dumps(content))
 
-    def write_error(self, status_code: int, **_: Any) -> None:
-        self.answer(status_code, api.Error(error=self._reason))
+    def away(self) -> None:
+        """The database does not answer. Whoever asks again finds everything as it was."""
+        self.set_header("Retry-After", "5")
+        self.answer(503, api.Error(error="the autograder's database does not answer now; jobs are kept, try again in a minute"))
+
+    def write_error(self, status_code: int, **about: Any) -> None:
+        why = about.get("exc_info", (None, None))[1]
+        if isinstance(why, Unavailable):
+            self.parts.presence.lost(why)
+            self.away()
+        else:
+            self.answer(status_code, api.Error(error=self._reason))
+
+    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
+        if not isinstance(error, Unavailable):              # which is said once, without a trace
+            super().log_exception(kind, error, trace)
 
     def entry(self, id: str) -> Entry | None:
         """The job, if it is the caller's to see. To anybody else it does not exist, and the answer is given."""
@@ -120,9 +141,16 @@ class Handler(RequestHandler):
         except ValueError:
             self.answer(422, api.Error(error="wait: a number of seconds"))
             return False
-        while not happened() and time.monotonic() < deadline:
+        while not (self.parts.presence.here.is_set() and self.asked(happened)) and time.monotonic() < deadline:
             await asyncio.sleep(step)
         return True
+
+    def asked(self, happened: Callable[[], bool]) -> bool:
+        try:
+            return happened()
+        except Unavailable as why:
+            self.parts.presence.lost(why)
+            return False
 
 
 class Health(Handler):
@@ -134,8 +162,11 @@ class Health(Handler):
             sandbox.check()
         except SandboxUnavailable as lacking:
             self.answer(503, api.Health(ok=False, reason=lacking.reason, fix=lacking.fix))
-        else:
-            self.answer(200, api.Health(ok=True, sandbox=sandbox.name, image=runner.environment(), jobs=self.store.count()))
+            return
+        if not self.parts.presence.here.is_set():
+            self.answer(503, api.Health(ok=False, reason="the jobs' database does not answer", fix="The autograder's log says why"))
+            return
+        self.answer(200, api.Health(ok=True, sandbox=sandbox.name, image=runner.environment(), jobs=self.store.count()))
 
 
 class Jobs(Handler):
@@ -279,16 +310,18 @@ def application(parts: Parts) -> Application:
 
 async def serve(options: argparse.Namespace, door: access.Door) -> None:
     """Serve until SIGTERM or SIGINT. What runs then is done again at the next start."""
-    kept, quotas = Store(options.state / "jobs.sqlite"), Quotas(options.quotas)
+    kept, quotas = opened(options.state), Quotas(options.quotas)
     kept.forget(quotas)
-    workers = Workers(kept, options.state, options.quotas, options.workers)
+    workers, presence = Workers(kept, options.state, options.quotas, options.workers), Presence(kept)
+    watching = asyncio.create_task(presence.watch()) if isinstance(kept.db, Postgres) else None     # a file is always there
     try:
-        served = application(Parts(kept, workers, door, quotas, options.prefix.rstrip("/")))
+        served = application(Parts(kept, workers, door, quotas, options.prefix.rstrip("/"), presence))
         server = HTTPServer(served, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY)
         server.listen(options.port, options.host)
 
         def clean() -> None:
-            kept.forget(quotas)
+            with contextlib.suppress(Unavailable):                          # in an hour, then
+                kept.forget(quotas)
         PeriodicCallback(clean, HOUR_MS).start()
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -297,6 +330,8 @@ async def serve(options: argparse.Namespace, door: access.Door) -> None:
         await ended.wait()
         server.stop()
     finally:
+        if watching:
+            watching.cancel()
         workers.end()
 
 
@@ -317,6 +352,9 @@ def main() -> int:
         return 2
     try:
         asyncio.run(serve(options, access.Door(token, hub_api)))
+    except Unavailable as error:
+        print(f"autograder: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"autograder: cannot listen on {options.host}:{options.port} or write to {options.state}: {error}", file=sys.stderr)
         return 1

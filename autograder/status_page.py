@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from jupyterhub.services.auth import HubOAuthenticated
 from tornado.web import HTTPError, RequestHandler, authenticated
 
+from autograder.database import Unavailable
 from autograder.store import Store
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -55,4 +56,7 @@ class StatusPage(HubOAuthenticated, RequestHandler):
         if not any(group.startswith("formgrade-") for group in groups):
             raise HTTPError(403, reason="the status page is for those who teach a class")
         self.set_header("Content-Security-Policy", POLICY)
-        self.finish(page(self.store, self.workers))
+        try:
+            self.finish(page(self.store, self.workers))
+        except Unavailable:
+            raise HTTPError(503, reason="the jobs' database does not answer now: try again in a minute") from None

@@ -1,20 +1,20 @@
-"""The queue and its results in one SQLite file: what was accepted survives any crash and is done, once.
+"""The queue and its results in a database: what was accepted survives any crash and is done, once.
 
 A worker holds a job by a lease that it renews while it runs it. Who ends without a word lets the lease run out, and the next
 one starts the job again; a result is taken only from who holds the lease, so nothing that is finished is done twice.
 """
 
-import contextlib
-import sqlite3
-import threading
+import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder import schema
+from autograder import database, schema
+from autograder.database import Change
 from autograder.jobs import Job, Result, Usage, Verdict
 from autograder.quotas import DAY, Quota, Quotas, Used
 
@@ -23,6 +23,7 @@ MAX_ATTEMPTS = 3
 LEASE_SECONDS = 20.0
 RETRY_SECONDS = 2.0                     # before the second attempt after a fault of ours; twice as long before each further one
 BOUNDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, float("inf"))
+ADDRESS = "AUTOGRADER_DATABASE"         # in the environment: PostgreSQL's, without a password; SQLite where there is none
 COLUMNS = "id, job, kind, class, owner, tier, state, verdict, sentence, attempts, created, started, changed, verifies"
 
 
@@ -63,33 +64,22 @@ class Claim:
 
 
 class Store:
-    """Safe to use from several threads and several processes."""
+    """Safe to use from several threads and several processes. Raises database.Unavailable where the database does not answer."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.lock, self.logs = threading.RLock(), path.parent / "logs"
+    def __init__(self, file: Path, address: str = "") -> None:
+        """In that file, or at that address of PostgreSQL. Logs of jobs are beside the file in either case."""
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs = file.parent / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
-        self.db = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
-        path.chmod(0o600)                                               # submissions are in it
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = FULL")
-        schema.prepare(self.db)
+        self.db = database.at(file, address)
+        schema.prepare(self.db, file)
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> AbstractContextManager[Change]:
         """One transaction, alone among all processes."""
-        with self.lock:
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-            except BaseException:
-                self.db.execute("ROLLBACK")
-                raise
-            self.db.execute("COMMIT")
+        return self.db.change()
 
     def ask(self, question: str, *values: Any) -> list[tuple]:
-        with self.lock:
-            return self.db.execute(question, values).fetchall()
+        return self.db.ask(question, *values)
 
     # ------------------------------------------------------------------------------------------ in
     def accept(self, job: Job, files: Mapping[str, bytes], image: str, *, id: str = "", class_: str = "", owner: str = "",
@@ -103,8 +93,9 @@ class Store:
                 return id
             if quota and (exhausted := self.used(class_, owner, now).exhausted(quota)):
                 raise OverQuota(exhausted)
-            db.execute("DELETE FROM files WHERE job = ?", (id,))
-            db.execute("INSERT OR REPLACE INTO jobs (id, job, kind, class, owner, tier, state, created, changed, verifies)"
+            for table, column in (("files", "job"), ("kept", "job"), ("jobs", "id")) if row else ():
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", (id,))
+            db.execute("INSERT INTO jobs (id, job, kind, class, owner, tier, state, created, changed, verifies)"
                        " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
                        (id, job.model_dump_json(), job.kind, class_, owner, tier, now, now, verifies))
             db.executemany("INSERT INTO files (job, path, content) VALUES (?, ?, ?)",
@@ -139,27 +130,28 @@ class Store:
                 lease = f"{worker}:{uuid.uuid4().hex}"
                 db.execute("UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ?, changed = ?,"
                            " lease = ?, lease_until = ? WHERE id = ?", (now, now, lease, now + LEASE_SECONDS, id))
-                db.executemany("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?)",
-                               {(tier, class_, "", now), (tier, class_, owner, now)})
+                db.executemany("INSERT INTO turns VALUES (?, ?, ?, ?) ON CONFLICT (tier, class, owner)"
+                               " DO UPDATE SET served = excluded.served", {(tier, class_, "", now), (tier, class_, owner, now)})
                 files = db.execute("SELECT path, content FROM files WHERE job = ?", (id,)).fetchall()
                 before = db.execute("SELECT path, content FROM kept WHERE job = ?", (id,)).fetchall()
                 return Claim(id, job, dict(files), lease, attempts + 1, dict(before))
         return None
 
-    def _next(self, db: sqlite3.Connection, now: float, quotas: Quotas | None, trainings: int) -> tuple | None:
+    def _next(self, db: Change, now: float, quotas: Quotas | None, trainings: int) -> tuple | None:
         running = db.execute("SELECT class, kind, count(*) FROM jobs WHERE state = 'running' AND lease_until >= ? AND tier = ?"
                              " GROUP BY class, kind", (now, STUDENT)).fetchall()
         classes = {name for name, _, _ in running}
         full = sorted(name for name in classes if quotas and sum(n for c, _, n in running if c == name) >= quotas.of(name).parallel)
         no_training = sum(n for _, kind, n in running if kind == "train") >= trainings
+        over = f" AND NOT (jobs.tier = ? AND jobs.class IN ({','.join('?' * len(full))}))" if full else ""
         return db.execute(
             "SELECT id, job, jobs.class, jobs.owner, jobs.tier, attempts, cancel FROM jobs"
             " LEFT JOIN turns AS c ON c.tier = jobs.tier AND c.class = jobs.class AND c.owner = ''"
             " LEFT JOIN turns AS o ON o.tier = jobs.tier AND o.class = jobs.class AND o.owner = jobs.owner"
             " WHERE ((state = 'queued' AND not_before <= ?) OR (state = 'running' AND lease_until < ?))"
-            f" AND NOT (jobs.tier = ? AND jobs.class IN ({','.join('?' * len(full))})) AND NOT (? AND kind = 'train')"
+            f"{over} AND NOT (? AND kind = 'train')"
             " ORDER BY jobs.tier, coalesce(c.served, 0), coalesce(o.served, 0), created LIMIT 1",
-            (now, now, STUDENT, *full, no_training)).fetchone()
+            (now, now, *((STUDENT, *full) if full else ()), no_training)).fetchone()
 
     def renew(self, claim: Claim) -> str:
         """Hold a job longer. Returns "" while it is ours, else why it is to be stopped: "cancelled" or "lost"."""
@@ -186,19 +178,20 @@ class Store:
             self._done(db, claim.id, result, time.time())
             return True
 
-    def _done(self, db: sqlite3.Connection, id: str, result: Result, now: float) -> None:
+    def _done(self, db: Change, id: str, result: Result, now: float) -> None:
         kind, class_, owner, started = db.execute("SELECT kind, class, owner, started FROM jobs WHERE id = ?", (id,)).fetchone()
         db.execute("UPDATE jobs SET state = 'done', result = ?, verdict = ?, sentence = ?, changed = ?, lease = '' WHERE id = ?",
-                   (result.model_dump_json(), str(result.verdict), result.sentence, now, id))
+                   (result.model_dump_json(), str(result.verdict), result.sentence.replace("\0", "\ufffd"), now, id))
         db.execute("DELETE FROM kept WHERE job = ?", (id,))
         if kind == "grade" or not owner:
             db.execute("DELETE FROM files WHERE job = ?", (id,))
         db.execute("INSERT INTO spent VALUES (?, ?, ?, 0, ?)", (class_, owner, now, result.usage.cpu_seconds))
-        db.execute("INSERT INTO tally VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1", (kind, class_, str(result.verdict)))
+        db.execute("INSERT INTO tally VALUES (?, ?, ?, 1) ON CONFLICT (kind, class, verdict) DO UPDATE SET count = tally.count + 1",
+                   (kind, class_, str(result.verdict)))
         if started:
             bound = next(bound for bound in BOUNDS if now - started <= bound)
-            db.execute("INSERT INTO durations VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET count = count + 1, seconds = seconds + ?",
-                       (kind, bound, now - started, now - started))
+            db.execute("INSERT INTO durations VALUES (?, ?, 1, ?) ON CONFLICT (kind, bound) DO UPDATE"
+                       " SET count = durations.count + 1, seconds = durations.seconds + excluded.seconds", (kind, bound, now - started))
 
     def retry(self, claim: Claim) -> bool:
         """After a fault of ours: queue it again for a while later. False when it has been tried often enough."""
@@ -291,6 +284,11 @@ class Store:
                 self.log_file(id).unlink(missing_ok=True)
             db.execute("DELETE FROM spent WHERE at < ?", (now - DAY,))
         return len(old)
+
+
+def opened(state: Path) -> Store:
+    """The store of a service, whose workers find it by the same environment."""
+    return Store(state / "jobs.sqlite", os.environ.get(ADDRESS, ""))
 
 
 def _entry(row: tuple) -> Entry:

@@ -13,27 +13,36 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from autograder import kinds, runner
+from autograder import database, kinds, runner
+from autograder.database import Unavailable
 from autograder.jobs import Job, Result, Verdict
 from autograder.quotas import Quotas
+from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable, Watch
-from autograder.store import LEASE_SECONDS, Claim, Store
+from autograder.store import LEASE_SECONDS, Claim, Store, opened
 
 IDLE_SECONDS = 1.0                      # until an idle worker looks by itself, for what comes back from another
 LOG_BYTES = 8 * 2**20                   # of one job's live log
+RENEW_SECONDS = LEASE_SECONDS / 4
+AWAY_SECONDS = 60.0                     # until a worker says itself that its database is away: the service has said it at once
+T = TypeVar("T")
 log = logging.getLogger("autograder")
 
 
 class Worker:
     """Takes one job after the other until its input ends."""
 
-    def __init__(self, store: Store, name: str, quotas: Quotas, trainings: int) -> None:
-        self.store, self.name, self.quotas, self.trainings = store, name, quotas, trainings
+    store: Store
+
+    def __init__(self, open_store: Callable[[], Store], name: str, quotas: Quotas, trainings: int) -> None:
+        self.open_store, self.name, self.quotas, self.trainings = open_store, name, quotas, trainings
         self.news, self.ended, self.stop = threading.Event(), threading.Event(), threading.Event()
         self.claim: Claim | None = None
+        self.lacking = ""                                               # why nothing can be run now
 
     def listen(self) -> None:
         for line in sys.stdin:
@@ -46,17 +55,41 @@ class Worker:
         self.news.set()
 
     def work(self) -> None:
+        if (store := self.insist(self.open_store)) is None:
+            return
+        self.store = store
         while not self.ended.is_set():
             self.news.clear()
             try:
                 if not self.one():
                     self.news.wait(IDLE_SECONDS)
+            except Unavailable:
+                self.insist(self.store.count, waited=True)
             except Exception:                                           # a full disk, a locked file: the job is kept
                 log.exception("worker %s failed; it goes on in a second", self.name)
                 self.ended.wait(1)
 
+    def insist(self, do: Callable[[], T], waited: bool = False) -> T | None:
+        """What has to be done once the database is there again, however long that takes; None when the worker ends meanwhile."""
+        begun, said = time.monotonic(), False
+        while True:
+            try:
+                done = do()
+                if waited:
+                    self.ended.wait(RENEW_SECONDS + 1)                  # others renew the leases of what they still run, before we claim
+                return done
+            except Unavailable as lost:
+                waited = True
+                if not said and time.monotonic() - begun > AWAY_SECONDS:
+                    log.warning("worker %s has been waiting for %.0f s: %s", self.name, AWAY_SECONDS, lost)
+                    said = True
+                if self.ended.wait(database.AGAIN_SECONDS):
+                    return None
+
     def one(self) -> bool:
-        """Run one job, if there is any."""
+        """Run one job, if there is any. While nothing can be isolated here the jobs wait, none is tried in vain."""
+        if not self.isolates():
+            return False
         claim = self.store.claim(self.name, self.quotas, self.trainings)
         if claim is None:
             return False
@@ -68,9 +101,22 @@ class Worker:
             result, passing = carry_out(claim, watch)
         self.claim = None
         if self.ended.is_set() and result.verdict is Verdict.cancelled:
-            self.store.give_back(claim)
-        elif not (passing and self.store.retry(claim)):
-            self.store.finish(claim, result)
+            self.insist(lambda: self.store.give_back(claim))
+        elif (self.insist(lambda: self.store.retry(claim)) if passing else False) is False:     # None: nobody knows, the lease ends it
+            self.insist(lambda: self.store.finish(claim, result))
+        return True
+
+    def isolates(self) -> bool:
+        try:
+            choice.sandbox().check()
+        except SandboxUnavailable as error:
+            if self.lacking != (lacking := str(error)):
+                log.error("jobs wait: %s", lacking)
+            self.lacking = lacking
+            return False
+        if self.lacking:
+            log.info("jobs are run again")
+        self.lacking = ""
         return True
 
     @contextlib.contextmanager
@@ -79,8 +125,8 @@ class Worker:
         over = threading.Event()
 
         def renew() -> None:
-            while not over.wait(LEASE_SECONDS / 4):
-                with contextlib.suppress(Exception):                    # a busy disk: there are three more tries
+            while not over.wait(RENEW_SECONDS):
+                with contextlib.suppress(Exception):                    # a busy disk, a database away: there are three more tries
                     if self.store.renew(claim):
                         self.stop.set()
 
@@ -104,7 +150,8 @@ class Worker:
                     file.write(chunk)
 
             def kept(files: dict[str, bytes]) -> None:
-                self.store.keep(claim, files)
+                with contextlib.suppress(Unavailable):                  # the next time all of it comes again
+                    self.store.keep(claim, files)
             yield Watch(hear, self.stop.is_set, kinds.GOES_ON_FROM.get(claim.job.kind, ()), kept)
 
 
@@ -137,7 +184,7 @@ def main() -> int:
     parser.add_argument("--trainings", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    worker = Worker(Store(options.state / "jobs.sqlite"), options.name, Quotas(options.quotas), options.trainings)
+    worker = Worker(lambda: opened(options.state), options.name, Quotas(options.quotas), options.trainings)
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.work()
     return 0

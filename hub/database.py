@@ -1,9 +1,12 @@
-"""Where the hub keeps accounts, servers and tokens: SQLite in the state folder, or PostgreSQL with its password in a file.
+"""Where the hub keeps accounts, servers and tokens, and the autograder its jobs: SQLite files of the state, or PostgreSQL with its
+password in a file. One address leads both to one database, so that one dump holds both as they were at one moment; the jobs have a
+schema of their own in it (autograder/database.py), so that no name of a table is taken twice.
 
-The address that JupyterHub is given holds no password: it goes into configuration, messages and temporary files. libpq reads
-the password itself, from a file of mode 0600.
+The address that either is given holds no password: it goes into configuration, messages and temporary files. libpq reads the password
+itself, from a file of mode 0600.
 """
 
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from hub import paths, secrets
@@ -15,17 +18,26 @@ def sqlite(site: Site) -> bool:
 
 
 def url(site: Site) -> str:
-    """The address for SQLAlchemy. For PostgreSQL its password file is written anew: a changed password holds from the next start on."""
+    """The hub's, for SQLAlchemy. For PostgreSQL its password file is written anew: a changed password holds from the next start on."""
     if sqlite(site):
         return f"sqlite:///{paths.HUB / 'jupyterhub.sqlite'}"
-    parts = urlsplit(site.database)
-    options = {**dict(parse_qsl(parts.query)), "application_name": "tinytorch-hub", "connect_timeout": "10"}
-    store = secrets.load()
-    password = store.given(secrets.DATABASE_PASSWORD)
+    return _address(site, paths.SECRETS / "pgpass", "postgresql+psycopg", application_name="tinytorch-hub", connect_timeout="10")
+
+
+def of_jobs(site: Site) -> str:
+    """The autograder's, for libpq; nothing where its jobs are in a file. In a container its secrets are read-only, hence another folder."""
+    return "" if sqlite(site) else _address(site, paths.RUN / "pgpass", "postgresql")
+
+
+def _address(site: Site, passfile: Path, scheme: str, **options: str) -> str:
+    parts, password = urlsplit(site.database), secrets.load().given(secrets.DATABASE_PASSWORD)
+    options = {**dict(parse_qsl(parts.query)), **options}
     if password:
         escaped = password.replace("\\", "\\\\").replace(":", "\\:")
-        options["passfile"] = str(store.write("pgpass", f"*:*:*:*:{escaped}\n"))
-    return f"postgresql+psycopg://{parts.netloc}{quote(parts.path)}?{urlencode(options)}"
+        secrets.write(passfile, f"*:*:*:*:{escaped}\n".encode())
+        options["passfile"] = str(passfile)
+    # a space is %20: libpq reads + as a plus
+    return f"{scheme}://{parts.netloc}{quote(parts.path)}{'?' if options else ''}{urlencode(options, quote_via=quote)}"
 
 
 def problem(site: Site, error: Exception) -> str:

@@ -17,14 +17,14 @@ import time
 import urllib.request
 
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, secrets
+from hub import courses, database, paths, secrets
 from hub.config.site import Site
 from hub.network import wiring
 
 KEPT = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
         "TINYTORCH_STATE", "TINYTORCH_ENVS", "TINYTORCH_BUILD", "TINYTORCH_CLASSES", "TINYTORCH_DATA", wiring.VARIABLE)
 OF_THE_HUB = ("DOCKER_HOST", "TINYTORCH_PROJECT", "TINYTORCH_STUDENT_IMAGE", "TINYTORCH_SOCKETS", "TINYTORCH_HOST_SOCKETS")
-GIVEN = ("TINYTORCH_OIDC_CLIENT_SECRET", "TINYTORCH_DATABASE_PASSWORD")      # where they are not files; for the hub alone
+GIVEN = ("TINYTORCH_OIDC_CLIENT_SECRET", "TINYTORCH_DATABASE_PASSWORD")      # where they are not files; in the hub's environment alone
 
 
 class Launcher:
@@ -70,10 +70,10 @@ class Launcher:
             **self.base, "PYTHONPATH": "", **self.service("ngshare", place)}
 
     def autograder(self) -> tuple[list[str], dict[str, str]]:
-        place = self.wiring.autograder
+        place, address = self.wiring.autograder, database.of_jobs(self.site)
         return [str(paths.env_bin("user", "python")), "-m", "autograder.service", "--host", place.bind,
                 "--port", str(place.port), "--state", str(paths.AUTOGRADER), "--quotas", str(paths.AUTOGRADER / "quotas.json")], {
-            **self.base, **self.service("autograder", place),
+            **self.base, **self.service("autograder", place), **({"AUTOGRADER_DATABASE": address} if address else {}),
             "AUTOGRADER_TOKEN": self.secrets.autograder_token, "TINYTORCH_GRADING_EDITIONS": str(paths.GRADING_EDITIONS),
             "TINYTORCH_STUDENT_EDITION": str(paths.STUDENT_EDITION)}
 

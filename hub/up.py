@@ -27,8 +27,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from autograder.database import Postgres, Unavailable
 from autograder.sandbox import bubblewrap
-from hub import courses, paths, secrets
+from hub import courses, database, paths, secrets
 from hub.config.site import Site, SiteError
 from hub.network import ports
 from hub.spawning import processes, servers
@@ -56,6 +57,7 @@ def up() -> None:
         raise Problem(f"less than 300 MB are free where {paths.STATE} lies: make room first, a full disk loses work")
     if site.settings.sign_in == "oidc":
         secrets.load().must_be_given(secrets.OIDC_CLIENT_SECRET)         # else the hub would not start
+    refuse_unusable_database(site)
     with only_one():
         numbers = ports.load(site)
         if running() is None:
@@ -85,6 +87,20 @@ def refuse_unusable_state() -> None:
     if len(os.fsencode(paths.STATE)) > longest:
         raise Problem(f"{paths.STATE} is too long a path, since sockets are made in it ({len(os.fsencode(paths.STATE))} characters, "
                       f"at most {longest}): give a shorter one, TINYTORCH_STATE=/a/folder make up")
+
+
+def refuse_unusable_database(site: Site) -> None:
+    """Hub and autograder would be started again and again, and say why in their logs only."""
+    if database.sqlite(site):
+        return
+    server = Postgres(database.of_jobs(site))
+    try:
+        with server.change() as change:
+            server.version(change)
+    except Unavailable as why:
+        raise Problem(str(why)) from None
+    finally:
+        server.close()
 
 
 def name_of(uid: int) -> str:
@@ -166,7 +182,7 @@ def fingerprints(site: Site) -> dict[str, str]:
     reads = {
         "proxy": {"port": site.port, "env": made.get("proxy")},
         "exchange": {**base, "env": made.get("exchange")},
-        "autograder": {**base, "env": made.get("user")},
+        "autograder": {**base, "env": made.get("user"), "database": site.database},
         "hub": {**base, "env": made.get("hub"), "site": json.loads(site.model_dump_json()),
                 "people": sorted((name, str(person)) for name, person in site.people().items())},
         **{f"formgrader-{c.id}": {**base, "env": made.get("user"), "limits": json.loads(c.limits.model_dump_json())} for c in site.classes},

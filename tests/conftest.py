@@ -1,8 +1,9 @@
-"""What several kinds of tests share: one running site for the whole session."""
+"""What several kinds of tests share: one running site for the whole session, and one PostgreSQL server."""
 
 import pytest
 
 from autograder.sandbox import bubblewrap
+from tests import postgres
 from tests.need import need
 from tests.running import Site
 
@@ -35,3 +36,19 @@ def site(tmp_path_factory):
         yield running
     finally:
         running.down()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    need("PostgreSQL", postgres.programs(), "apt-get install postgresql")
+    with postgres.server() as server:
+        # as an administrator may have set it; who then waits for a turn must not see what was before it
+        server.sql("ALTER ROLE tinytorch SET default_transaction_isolation TO 'repeatable read'")
+        yield server
+
+
+@pytest.fixture
+def jobs_address(postgres_server):
+    """Where an autograder can keep its jobs, as hub/database.py gives it; no jobs are there yet."""
+    postgres_server.sql("DROP SCHEMA IF EXISTS autograder CASCADE")
+    return postgres_server.complete

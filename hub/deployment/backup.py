@@ -341,7 +341,7 @@ def write(settings: Settings, stream: IO[bytes], made: datetime, reason: str) ->
 def postgresql(settings: Settings, program: str, *words: str) -> None:
     """Run a client of PostgreSQL; the password goes by environment, from the secrets folder."""
     if not shutil.which(program):
-        raise Problem(f"the hub's database is PostgreSQL, and {program} is missing here: apt-get install postgresql-client")
+        raise Problem(f"the site's database is PostgreSQL, and {program} is missing here: apt-get install postgresql-client")
     secret = settings.state / "secrets" / "database_password"
     env = {**os.environ, **({"PGPASSWORD": secret.read_text().strip()} if secret.exists() else {})}
     done = subprocess.run([program, "--dbname", settings.postgresql, *words], env=env, capture_output=True, text=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from hub import paths, secrets
+from hub import database, paths, secrets
 from hub.accounts.roles import AUTOGRADER, EXCHANGE
 from hub.config.excerpt import excerpt
 from hub.config.site import Site, SiteError
@@ -121,10 +121,13 @@ class Renderer:
     def autograder(self) -> dict[str, Any]:
         """It isolates student code by user namespaces of its own, inside of its container. For these the engine must neither filter its
         system calls nor mask its /proc, and `privileged` is the one word for that which all versions of Compose know. It runs as an
-        unprivileged user who cannot gain anything: that is less than the engine's socket, which another kind of sandbox would need."""
+        unprivileged user who cannot gain anything: that is less than the engine's socket, which another kind of sandbox would need.
+        On `edge` too where its jobs are in a database outside."""
         from hub import courses
+        outside = not database.sqlite(self.site)
         return self.service("autograder", "hub.launch", "autograder", secret=AUTOGRADER, own=("autograder",), privileged=True,
-                            reads=courses.quotas_document(self.site))
+                            networks=("core", "edge") if outside else ("core",),
+                            reads=[courses.quotas_document(self.site), self.site.database])
 
     def formgrader(self, class_id: str) -> dict[str, Any]:
         from hub import courses
@@ -174,6 +177,11 @@ def prepare(site: Site) -> None:
     for class_ in site.classes:
         for name, text in excerpt(paths.CLASSES_YML, class_.id).items():
             secrets.write(paths.STATE / "documents" / class_.id / name, text.encode())
+    password = paths.SECRETS / "for" / AUTOGRADER / secrets.DATABASE_PASSWORD
+    if not database.sqlite(site) and (given := secret.given(secrets.DATABASE_PASSWORD)):
+        secrets.write(password, given.encode())
+    else:
+        password.unlink(missing_ok=True)
     monitoring.prepare(secret)
     for each in (paths.SECRETS, *paths.SECRETS.rglob("*")):
         each.chmod(0o700 if each.is_dir() else 0o600)

@@ -23,6 +23,8 @@ TOKEN = "a-token-for-this-test-only"
 
 
 class Service:
+    log = None                              # a file for what it says; else among what the tests say
+
     def __init__(self, state, *options, **env):
         self.options, self.env = options, env
         with socket.socket() as free:
@@ -35,7 +37,7 @@ class Service:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "autograder.service", "--port", str(self.port), "--state", str(self.state), "--workers", "2",
              *self.options],
-            cwd=Path(__file__).parents[2], env={**os.environ, "AUTOGRADER_TOKEN": TOKEN, **self.env})
+            cwd=Path(__file__).parents[2], env={**os.environ, "AUTOGRADER_TOKEN": TOKEN, **self.env}, stderr=self.log)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:

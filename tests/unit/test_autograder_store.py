@@ -1,13 +1,20 @@
-"""The queue: whose turn it is, what a quota stops, what a lease holds, what outlives a crash, what is forgotten, what is migrated."""
+"""The queue: whose turn it is, what a quota stops, what a lease holds, what outlives a crash, what is forgotten, what is migrated.
+
+All of it in either database. What only a server can do, such as be away, is in test_autograder_postgres.py.
+"""
 
 import json
+import os
 import random
+import signal
 import sqlite3
-import threading
+import subprocess
+import sys
 import time
 
 import pytest
 
+from autograder import database, metrics, status_page
 from autograder import store as stores
 from autograder.jobs import Job, Result, Usage, Verdict, sha256
 from autograder.quotas import DAY, Quota, Quotas
@@ -16,9 +23,16 @@ from autograder.store import GRADE, REGRADE, STUDENT, OverQuota, Store
 IMAGE = "an image"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request):
+    return "" if request.param == "sqlite" else request.getfixturevalue("jobs_address")
+
+
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "jobs.sqlite")
+def store(tmp_path, address):
+    store = Store(tmp_path / "jobs.sqlite", address)
+    yield store
+    store.db.close()
 
 
 def job(number, kind="checkpoint"):
@@ -124,12 +138,24 @@ def test_cpu_time_is_counted_over_a_day_also_of_jobs_that_run_again(store):
 
 
 # --------------------------------------------------------------------------------------------- leases
-def test_whose_lease_is_over_has_nothing_to_say(store, monkeypatch):
-    monkeypatch.setattr(stores, "LEASE_SECONDS", 0.05)
+@pytest.fixture
+def later(monkeypatch):
+    """Move the clock of this process on by some seconds."""
+    now = time.time
+
+    def move(seconds):
+        nonlocal now
+        before = now
+        now = lambda: before() + seconds
+        monkeypatch.setattr(stores.time, "time", now)
+    return move
+
+
+def test_whose_lease_is_over_has_nothing_to_say(store, later):
     put(store, 1, "ann")
     first = store.claim("dead")
     assert store.claim("other") is None
-    time.sleep(0.06)
+    later(stores.LEASE_SECONDS)
     second = store.claim("other")
     assert (second.id, second.attempts) == (first.id, 2)
     assert store.renew(first) == "lost"
@@ -139,31 +165,91 @@ def test_whose_lease_is_over_has_nothing_to_say(store, monkeypatch):
     assert store.look(first.id).verdict == "ok"
 
 
-def test_a_renewed_lease_keeps_the_job(store, monkeypatch):
-    monkeypatch.setattr(stores, "LEASE_SECONDS", 0.2)
+def test_a_renewed_lease_keeps_the_job(store, later):
     put(store, 1, "ann")
     claim = store.claim("w")
     for _ in range(4):
-        time.sleep(0.1)
+        later(stores.LEASE_SECONDS / 2)
         assert store.renew(claim) == ""
         assert store.claim("other") is None
 
 
-def test_two_processes_never_claim_the_same_job(tmp_path, store):
+def test_who_claim_at_the_same_time_never_get_the_same_job_and_keep_to_shares(tmp_path, store, address):
+    """Two processes with two connections each; a class may run 5 at once, however many ask at once."""
     for number in range(60):
         put(store, number, f"s{number % 7}")
-    claimed, stores_ = [], [Store(tmp_path / "jobs.sqlite") for _ in range(4)]
+    for number in range(20):
+        put(store, number, f"s{number}", "dl")
+    (tmp_path / "quotas.json").write_text('{"ml": {"parallel": 99}, "dl": {"parallel": 5}}')
+    workers = [worker(tmp_path, address, """
+quotas, claimed = Quotas(Path(sys.argv[1]) / "quotas.json"), []
+def work(own):
+    while claim := own.claim("w", quotas):
+        claimed.append(claim.id)
+        time.sleep(0.01)                    # or who came first would be through before the others
+threads = [threading.Thread(target=work, args=(own,)) for own in (store, again())]
+say("ready"); hear()
+for each in threads: each.start()
+for each in threads: each.join()
+say(*claimed)""") for _ in range(2)]
+    for each in workers:
+        assert line(each) == ["ready"]
+    for each in workers:
+        tell(each)
+    claimed = [line(each) for each in workers]
+    assert all(claimed)                                                    # else nobody competed
+    both = [id for ids in claimed for id in ids]
+    assert len(both) == len(set(both)) == 65
+    assert [(class_, n) for class_, n in store.ask("SELECT class, count(*) FROM jobs WHERE state = 'running' GROUP BY class ORDER BY class")
+            ] == [("dl", 5), ("ml", 60)]
 
-    def work(own):
-        while claim := own.claim("w"):
-            claimed.append(claim.id)
 
-    threads = [threading.Thread(target=work, args=(own,)) for own in stores_]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(claimed) == len(set(claimed)) == 60
+def test_kill_9_in_the_middle_of_a_change_leaves_nothing_half_done_and_holds_up_nobody(tmp_path, store, address, later):
+    first, second = put(store, 1, "ann"), put(store, 2, "bob")
+    killed = worker(tmp_path, address, """
+claim = store.claim("killed")
+with store.change() as db:
+    db.execute("UPDATE jobs SET state = 'done'")
+    db.execute("DELETE FROM files")
+    say(claim.id)
+    time.sleep(60)""")
+    assert line(killed) == [first]
+    assert store.state(second) == "queued"                                 # who only looks does not wait
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    begun = time.monotonic()
+    assert served(store) == [second]
+    assert time.monotonic() - begun < database.PATIENCE / 3
+    later(stores.LEASE_SECONDS)
+    claim = store.claim("other")
+    assert (claim.id, claim.attempts, claim.files) == (first, 2, {"a": b"1"})
+
+
+PREPARE = """
+import sys, threading, time
+from pathlib import Path
+from autograder import store as stores
+from autograder.quotas import Quotas
+def again(): return stores.Store(Path(sys.argv[1]) / "jobs.sqlite", sys.argv[2])
+def say(*words): print(*words, flush=True)
+def hear(): sys.stdin.readline()
+store = again()
+"""
+
+
+def worker(folder, address, code):
+    """A process of its own with a store of its own."""
+    return subprocess.Popen([sys.executable, "-c", PREPARE + code, str(folder), address], env={**os.environ, "PYTHONPATH": os.pathsep.join(
+        sys.path)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line(process):
+    return process.stdout.readline().split()
+
+
+def tell(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def test_only_faults_of_ours_are_tried_again_and_not_for_ever(store, monkeypatch):
@@ -237,7 +323,27 @@ CREATE INDEX jobs_by_state ON jobs (state, created);
 """
 
 
-def test_a_store_of_the_first_version_is_taken_over_whole(tmp_path):
+def test_what_prometheus_and_the_status_page_show_is_in_the_database(store):
+    for number in range(3):
+        put(store, number, "ann")
+    for verdict in (Verdict.ok, Verdict.timeout):
+        claim = store.claim("w")
+        store.finish(claim, result(claim, verdict, sentence="a byte \0 of a student's", outputs={"x": bytes(range(256))}))
+    assert store.look(claim.id).sentence == "a byte \ufffd of a student's"
+    assert store.result(claim.id).outputs == {"x": bytes(range(256))}
+    store.claim("w")
+    shown = metrics.text(store, 4).decode()
+    for wanted in ('autograder_jobs_total{class="ml",kind="checkpoint",verdict="ok"} 1.0', "autograder_busy_workers 1.0",
+                   'autograder_run_seconds_bucket{kind="checkpoint",le="0.1"} 2.0', 'autograder_run_seconds_count{kind="checkpoint"} 2.0'):
+        assert wanted in shown
+    page = status_page.page(store, 4)
+    assert "<p>1 of 4 workers are busy.</p>" in page
+    assert "<td>checkpoint<td>ml<td>timeout<td class=number>1" in page
+    store.accept(job(1), {"a": b"1"}, IMAGE, id=claim.id)                  # ended badly: it runs again, as if it were new
+    assert (store.look(claim.id).sentence, store.look(claim.id).attempts, store.result(claim.id)) == ("", 0, None)
+
+
+def test_a_store_of_the_first_version_is_taken_over_whole(tmp_path, address):
     """As the service before owners and classes left it, killed in the middle of a job."""
     path, jobs = tmp_path / "jobs.sqlite", [job(number, "grade") for number in range(3)]
     with sqlite3.connect(path) as db:
@@ -250,7 +356,7 @@ def test_a_store_of_the_first_version_is_taken_over_whole(tmp_path):
             db.execute("INSERT INTO files VALUES (?, 'a', ?)", (one.id, str(number).encode()))
     db.close()
     for _ in range(2):                                                     # the second time there is nothing to do
-        store = Store(path)
+        store = Store(path, address)
         assert [store.look(one.id).state for one in jobs] == ["done", "queued", "queued"]
         assert store.look(jobs[0].id).verdict == "ok"
     claim = store.claim("w")
@@ -258,9 +364,46 @@ def test_a_store_of_the_first_version_is_taken_over_whole(tmp_path):
     assert served(store) == [jobs[2].id]
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path):
-    with sqlite3.connect(tmp_path / "jobs.sqlite") as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path, store, address):
+    put(store, 1, "ann")
+    with store.change() as db:
+        store.db.note_version(db, 99)
     with pytest.raises(OSError, match="version 99"):
-        Store(tmp_path / "jobs.sqlite")
+        Store(tmp_path / "jobs.sqlite", address)
+    assert store.count() == {"queued": 1}
+
+
+# --------------------------------------------------------------------------------------------- from a file to a server
+def test_a_site_that_takes_a_server_takes_its_jobs_along(tmp_path, jobs_address):
+    """In whatever state they are, and whose turn it is: the rest is served in the order in which a copy of the file serves it."""
+    file = tmp_path / "jobs.sqlite"
+    before = Store(file)
+    for number in range(12):
+        put(before, number, "abc"[number % 3], ["ml", "dl"][number % 2])
+    served_before = [before.claim("w") for _ in range(5)]
+    for claim in served_before[:3]:
+        before.finish(claim, result(claim, usage=Usage(cpu_seconds=2.5)))
+    before.keep(served_before[3], {"weights": bytes(range(256)) * 100})
+    with before.change() as db:                                            # as old versions of a file may have it
+        db.execute("INSERT INTO files VALUES ('of no job', 'a', ?)", (b"",))
+    before.worker_died("w")
+    (tmp_path / "copy").mkdir()
+    with sqlite3.connect(tmp_path / "copy" / "jobs.sqlite") as copy:
+        before.db.db.backup(copy)
+    copy.close()
+    before.db.close()
+    twin = Store(tmp_path / "copy" / "jobs.sqlite")
+    for _ in range(2):
+        moved = Store(file, jobs_address)
+        for question in ("SELECT * FROM jobs ORDER BY id", "SELECT * FROM kept", "SELECT * FROM turns ORDER BY tier, class, owner",
+                         "SELECT * FROM spent ORDER BY at, jobs", "SELECT * FROM tally ORDER BY class", "SELECT * FROM durations",
+                         "SELECT * FROM files WHERE job != 'of no job' ORDER BY job"):
+            assert moved.ask(question) == twin.ask(question) != []
+        assert not file.exists()
+        assert file.with_name("jobs.sqlite.moved").stat().st_mode & 0o777 == 0o600
+    for owner in "abc":
+        assert moved.used("ml", owner, time.time()) == twin.used("ml", owner, time.time())
+    rest = [claim for claim in iter(lambda: twin.claim("w"), None)]
+    assert [(claim.id, claim.files, claim.before) for claim in rest] == [
+        (claim.id, claim.files, claim.before) for claim in iter(lambda: moved.claim("w"), None)]
+    assert {"weights": bytes(range(256)) * 100} in [claim.before for claim in rest]

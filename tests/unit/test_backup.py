@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -13,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from autograder.jobs import Result, Verdict
+from autograder.store import Store
 from hub.deployment import backup
+from tests.need import need
+from tests.unit.test_autograder_store import put, served
 
 DOCKER_WITHOUT_VOLUMES = "true"          # a client that says nothing: no homes; tests/deploy has a real one
 
@@ -204,3 +209,30 @@ def test_the_oldest_go_and_nothing_else_does(site):
 
 def test_the_form_of_every_database_is_known(site):
     assert backup.schemas(site) == {"hub/jupyterhub.sqlite": "4621fec11365"}
+
+
+# --------------------------------------------------------------------------------------------- on a PostgreSQL server
+def test_hub_and_jobs_on_a_server_come_back_as_they_were(site, postgres_server, jobs_address, tmp_path):
+    """One dump holds both: accounts in the hub's schema, jobs with their files and results in theirs."""
+    need("PostgreSQL's clients", shutil.which("pg_dump") and shutil.which("pg_restore"), "apt-get install postgresql-client")
+    site.postgresql = postgres_server.address
+    (site.state / "secrets" / "database_password").write_text(postgres_server.password + "\n")
+    postgres_server.sql("DROP TABLE IF EXISTS users; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('ann')")
+    store = Store(tmp_path / "jobs.sqlite", jobs_address)
+    waiting, done = put(store, 1, "ann"), put(store, 2, "bob", "dl")
+    store.finish(claim := store.claim("w"), Result(job=claim.job.id, verdict=Verdict.ok, outputs={"x": bytes(range(256))}))
+    tables = ("jobs", "files", "turns", "spent", "tally", "durations")
+    everything = {table: store.ask(f"SELECT * FROM {table} ORDER BY 1") for table in tables}
+    file = backup.create(site, "test")
+    put(store, 3, "eve")
+    served(store)
+    store.db.close()
+    postgres_server.sql("DROP TABLE users; CREATE TABLE users (name TEXT)")
+    backup.restore(site, file, replace=True)
+    store = Store(tmp_path / "jobs.sqlite", jobs_address)
+    assert {table: store.ask(f"SELECT * FROM {table} ORDER BY 1") for table in everything} == everything
+    assert {store.state(waiting), store.state(done)} == {"queued", "done"}
+    assert served(store) == [next(id for id in (waiting, done) if id != claim.id)]
+    store.db.close()
+    assert postgres_server.sql("SELECT name FROM users") == [("ann",)]
+    postgres_server.sql("DROP TABLE users")

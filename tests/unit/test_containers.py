@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import textwrap
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 import yaml
 
-from hub import courses, paths
+from hub import courses, database, paths
 from hub.config.excerpt import excerpt
 from hub.config.site import Site
 from hub.deployment import compose
@@ -201,6 +201,44 @@ def test_a_formgrader_reads_of_its_own_class_only(site, tmp_path):
         assert [mount for mount in mounts if mount.endswith(":/etc/tinytorch:ro")] == [f"/state/documents/{class_.id}:/etc/tinytorch:ro"]
     with pytest.raises(KeyError, match="no class"):
         excerpt(Site.example_path, "ml999")
+
+
+def on_a_server(folder, address="postgresql://tt@db.example.org/hub") -> Site:
+    shutil.copytree(Site.example_path.parent / "rosters", folder / "rosters", dirs_exist_ok=True)
+    (folder / "classes.yml").write_text(Site.example_path.read_text().replace("  database: sqlite", f"  database: {address}"))
+    return Site.load(folder / "classes.yml")
+
+
+def test_jobs_in_a_database_outside_are_reached_and_a_change_of_it_replaces_who_reads_it(site, tmp_path):
+    inside, outside = rendered(site)["services"], rendered(on_a_server(tmp_path))["services"]
+    assert inside["autograder"]["networks"] == ["core"]
+    assert outside["autograder"]["networks"] == ["core", "edge"]
+    assert [name for name in inside if inside[name] != outside[name]] == ["hub", "autograder"]
+    other = rendered(on_a_server(tmp_path, "postgresql://tt@other.example.org/hub"))["services"]
+    assert [name for name in other if other[name] != outside[name]] == ["hub", "autograder"]
+
+
+def test_the_databases_password_goes_to_hub_and_autograder_in_files_of_their_own(site, tmp_path, monkeypatch):
+    for name, folder in (("STATE", "state"), ("SECRETS", "state/secrets"), ("RUN", "with space"), ("CLASSES_YML", "classes.yml")):
+        monkeypatch.setattr(paths, name, tmp_path / folder)
+    monkeypatch.setattr(compose.os, "chown", lambda *arguments, **options: None)
+    given = tmp_path / "state" / "secrets" / "database_password"
+    given.parent.mkdir(parents=True)
+    given.write_text("a:b\\c\n")
+    given.chmod(0o600)
+    served = on_a_server(tmp_path, "postgresql://tt@db.example.org:5433/hub?sslmode=require")
+    compose.prepare(served)
+    holders = [file for file in given.parent.rglob("*") if file.is_file() and b"a:b\\c" in file.read_bytes()]
+    assert holders == [given, given.parent / "for" / "autograder" / "database_password"]
+    (tmp_path / "with space").mkdir()
+    address = database.of_jobs(served)
+    passfile = quote(str(tmp_path / "with space" / "pgpass"), safe="")
+    assert address == f"postgresql://tt@db.example.org:5433/hub?sslmode=require&passfile={passfile}"
+    assert (tmp_path / "with space" / "pgpass").read_text() == "*:*:*:*:a\\:b\\\\c\n"
+    assert (tmp_path / "with space" / "pgpass").stat().st_mode & 0o777 == 0o600
+    assert database.of_jobs(site) == ""
+    compose.prepare(site)                            # back to files: nobody keeps what nobody needs
+    assert not (given.parent / "for" / "autograder" / "database_password").exists()
 
 
 def test_prepare_gives_each_service_its_own_secrets(site, tmp_path, monkeypatch):
