@@ -7,6 +7,7 @@ next run takes what has no graded copy, or a newer submission.
 """
 
 import contextlib
+import gc
 import getpass
 import glob
 import json
@@ -33,8 +34,9 @@ def grade(converter: Any, exporter: Any, execute: Any, one_by_one: Callable[[Any
     folders, failed, wanted = dict(converter.assignments), False, set(pending(converter))
     waiting = {folder: [path for path in sorted(paths) if path in wanted] for folder, paths in sorted(folders.items())}
     todo = [path for paths in waiting.values() for path in paths]
-    with gradebook.shared(converter.coursedir.db_url, converter.coursedir.course_id) as book, \
-            Progress(len(todo)) as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    at_once = (os.cpu_count() or 1) + 1                             # while one of them waits for a message, another goes on
+    with frozen(), gradebook.shared(converter.coursedir.db_url, converter.coursedir.course_id) as book, \
+            Progress(len(todo)) as progress, ThreadPoolExecutor(at_once) as pool:
         prepare_once(converter)
         ran: dict[str, Result] = {}
 
@@ -82,6 +84,16 @@ def grade(converter: Any, exporter: Any, execute: Any, one_by_one: Callable[[Any
             converter.assignments = folders
     if failed:
         raise NbGraderException("Not all submissions were graded: the lines above say which and why")
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[None]:
+    """Meanwhile the garbage collector leaves alone what is there already: nbgrader's half a million objects, none of them garbage."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def prepare_once(converter: Any) -> None:
@@ -172,7 +184,7 @@ def prepared(converter: Any, exporter: Any, execute: Any, path: str) -> tuple[Jo
     """The job that nbgrader's pass will ask for; when it differs after all, that pass runs it itself."""
     names = converter.init_single_notebook_resources(path)["nbgrader"]
     instructors, _ = exporter.instructors(names)
-    rebuilt = exporter.rebuild(path, names)
+    rebuilt = exporter.rebuilt[path] = exporter.rebuild(path, names)
     cells = placement.cells(rebuilt.notebook["cells"], instructors, execute.places(instructors, names))
     extra = dict(execute.extra_files(Path(path).parent))
     return execute.job(cells, execute.seed_of(names), names["assignment"], extra)

@@ -630,6 +630,12 @@ class Far(End):
         super().__init__(exchange, near=False)
         self.names = names
 
+    def unpacked(self, message):
+        if message.get("first"):                         # in the place of a near end that is gone, and has heard of nothing yet
+            for known in (self.exported, self.export_ids, self.described, self.arrays, self.array_ids):
+                known.clear()
+        return super().unpacked(message)
+
     def remote(self, number, class_id, about):
         """An object of the near end: it can be called, iterated over and handed back, no more."""
         if about is not None:
@@ -643,6 +649,12 @@ class Near(End):
 
     def __init__(self, exchange):
         super().__init__(exchange, near=True)
+        self.first = True
+
+    def packed(self, message):
+        if self.first:
+            message["first"], self.first = True, False
+        return super().packed(message)
 
     def name(self, name):
         """The value of one of the student's global names. Raises KeyError when there is none."""

@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autograder.examiner import TEST
 from autograder.jobs import sha256
 
 HERE = Path(__file__).parent.parent
 START_SECONDS = 30
-TEST, ANSWER = b"t", b"a"                # what an examiner is told: run the test of this id, here is the answer
-ASK, DONE, FORGED = b"?", b"!", b"x"    # what it says: a question for the sandbox, the test's outputs, that was no answer
 _warm: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 _lock = threading.Lock()
 

@@ -10,14 +10,15 @@ import base64
 import binascii
 import contextlib
 import json
+import os
 import re
-import secrets
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autograder.examination import ANSWER, ASK, FORGED, TEST, Examination
+from autograder.examination import Examination
+from autograder.examiner import ANSWER, ASK, FORGED, TEST
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox.base import ForgedReply, Outcome, Talk
 
@@ -157,7 +158,7 @@ class Conversation:
 
     def sent(self, message: bytes) -> bytes:
         """A message for the sandbox, with a token that its answer must carry."""
-        self.token = secrets.token_hex(8).encode()
+        self.token = os.urandom(8).hex().encode()
         return self.token + b" " + message + b"\n"
 
     def examined(self, message: bytes) -> bytes | None:

@@ -106,6 +106,7 @@ class SubmissionExporter(NotebookExporter):
         self.read: dict[tuple, Any] = {}                # what stays the same while a class is graded
         self.sanitized: Any = None                      # the submission after nbgrader's first pass
         self.tampering: dict[str, list[str]] = {}       # by path of the submitted notebook
+        self.rebuilt: dict[str, submissions.Rebuilt] = {}       # likewise, of which the job is run already
         try:
             client.check()
         except SandboxUnavailable as lacking:
@@ -119,7 +120,7 @@ class SubmissionExporter(NotebookExporter):
             return self.from_notebook_node(self.sanitized, resources, **kw)
         who = f"{resources['nbgrader']['student']}, {resources['nbgrader']['assignment']}"
         try:
-            rebuilt = self.rebuild(filename, resources["nbgrader"])
+            rebuilt = self.rebuilt.pop(filename, None) or self.rebuild(filename, resources["nbgrader"])
         except submissions.BadSubmission as bad:
             raise explained(self.log, f"{who} was not graded: {bad} The other submissions are not affected.") from None
         self.tampering[filename] = rebuilt.tampering

@@ -7,7 +7,6 @@ When a solution cell occurs several times, the last copy counts that is not empt
 copy and paste in JupyterLab copies the metadata too, and people go on in the lower copy.
 """
 
-import copy
 import json
 import os
 import stat
@@ -77,7 +76,7 @@ def rebuild(submitted: list[dict[str, Any]], instructors: Mapping[str, Any], rel
     `submitted`: cells from `parse`. `instructors`: the notebook as nbformat 4. `released`: grade_id to the source that the
     student was given; it stands in for a missing solution, and for locked cells it shows what was changed.
     """
-    rebuilt = Rebuilt(copy.deepcopy(dict(instructors)))
+    rebuilt = Rebuilt(json.loads(json.dumps(instructors)))          # a copy, ten times faster than copy.deepcopy
     copies: dict[str, list[dict[str, Any]]] = {}
     for cell in submitted:
         copies.setdefault(grade_id(cell), []).append(cell)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from autograder import notebook as submissions
-from autograder.jobs import Result, sha256
+from autograder.jobs import Result, Verdict, sha256
+from autograder.sandbox.base import SandboxUnavailable
 
 FOLDER, KEY = ".autograder", "key"
 PLACES: dict[str, list[int | None]] = {                 # in the order in which they are tried, with the seeds
@@ -67,6 +68,9 @@ def of_tests(instructors: Mapping[str, Any], submit: Callable[[Cells, int | None
 
 
 def passing(listed: Cells, result: Result) -> set[str]:
+    """Names of the tests that passed. Raises SandboxUnavailable when they could not be run: that says nothing of where they can."""
+    if result.verdict is Verdict.infra:
+        raise SandboxUnavailable(f"the instructor's own solutions could not be run: {result.sentence}", "Grade again")
     outputs = json.loads(result.outputs.get("cells.json", b"{}"))
     return {cell["name"] for cell in listed if cell["kind"] == "test" and cell["id"] in outputs
             and not any(output["output_type"] == "error" for output in outputs[cell["id"]])}

@@ -82,10 +82,16 @@ def imported(notebook: grading.Notebook, framework: bool) -> list[str]:
 
     `framework`: of ours too. Not beside a workspace, whose own modules come first (tinytorch/core/__init__.py).
     """
+    return _imported(tuple(cell.instructors if cell.instructors is not None else "" if cell.kind == "student" else cell.source
+                           for cell in notebook.cells), framework)
+
+
+@functools.lru_cache(16)
+def _imported(sources: tuple[str, ...], framework: bool) -> list[str]:
     roots, found = {"numpy", "matplotlib", *(["tinytorch"] if framework else [])}, {"numpy.random", "crossing"}
-    for cell in notebook.cells:
+    for source in sources:
         with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-            for node in ast.parse(cell.instructors if cell.instructors is not None else "" if cell.kind == "student" else cell.source).body:
+            for node in ast.parse(source).body:
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
                     [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
                 found.update(name for name in names if name.partition(".")[0] in roots)

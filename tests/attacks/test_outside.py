@@ -138,6 +138,13 @@ def test_a_test_that_hangs_or_dies_costs_itself_only(grade):
     assert "more than 2 s" in graded.error("test_hangs")
 
 
+def test_after_a_test_that_hangs_others_use_the_same_objects(grade):
+    """They run in a fresh examiner, which has not heard yet what kind of thing `f` is."""
+    graded = grade({"f": "def f(x): return x", "test_1": "assert f(1) == 1", "test_hangs": "f(2)\nwhile True: pass",
+                    "test_f": "assert f(3) == 3"}, where="outside", cell_seconds=2)
+    assert graded.passed() == ["test_1", "test_f"]
+
+
 def test_a_function_that_dies_costs_its_test_only(grade):
     graded = grade({"f": "import os\ndef f(x): os._exit(0) if x else None\ndef g(x): return x", "test_f": "assert f(1)",
                     "test_g": "assert g(2) == 2"}, where="outside")

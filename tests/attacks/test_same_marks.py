@@ -24,8 +24,17 @@ ANSWERS = {
 
 
 def late(course, folder):
-    """A submission half an hour after the due date, which every gradebook has to notice."""
+    """A submission half an hour after the due date, which every gradebook has to notice: it costs all points."""
     (folder / "timestamp.txt").write_text("2026-01-02 00:30:00 UTC")
+    with gradebook(course) as book:
+        book.update_or_create_assignment(ASSIGNMENT, duedate="2026-01-02 00:00:00 UTC")
+    with open(course.root / "nbgrader_config.py", "a") as file:
+        file.write("c.LateSubmissionPlugin.penalty_method = 'zero'\n")
+
+
+def gradebook(course):
+    from nbgrader.api import Gradebook
+    return Gradebook(f"sqlite:///{course.root / 'gradebook.db'}", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +58,9 @@ def courses(sandbox, tmp_path_factory):
 
 def rows(course):
     """What the gradebook says of every submission, without its random ids."""
-    from nbgrader.api import Gradebook
     found = {}
-    with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}", "demo") as gradebook:
-        for submission in gradebook.find_assignment(ASSIGNMENT).submissions:
+    with gradebook(course) as book_of_class:
+        for submission in book_of_class.find_assignment(ASSIGNMENT).submissions:
             (book,) = submission.notebooks
             found[submission.student.id] = {
                 "score": submission.score, "needs manual grade": submission.needs_manual_grade, "timestamp": str(submission.timestamp),
@@ -65,6 +73,7 @@ def rows(course):
 def test_the_gradebook_says_the_same(courses):
     plain, ours = map(rows, courses)
     assert plain.keys() == {*ANSWERS, "writer"}
+    assert plain["half"]["late"] == plain["half"]["score"] > 0
     assert ours == plain
 
 
@@ -91,6 +100,25 @@ def test_a_second_run_grades_nothing_anew(courses):
     before = {path: path.stat().st_mtime_ns for path in (ours.root / "autograded").rglob("*")}
     assert ours.run("autograde", ASSIGNMENT).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (ours.root / "autograded").rglob("*")} == before
+
+
+def test_a_second_submission_keeps_what_people_wrote_and_says_the_same(courses):
+    for course in courses:
+        with gradebook(course) as book:
+            book.find_grade("why", NAME, ASSIGNMENT, "writer").manual_score = 3
+            book.find_grade("test-add", NAME, ASSIGNMENT, "writer").manual_score = 1.5
+            book.find_comment("why", NAME, ASSIGNMENT, "writer").manual_comment = "Well said."
+            book.db.commit()
+        worse = course.solved(mul="def mul(a, b):\n    return 0")
+        course.cell(worse, "why")["source"] = course.cell(course.released, "why")["source"]
+        course.submit("writer", worse)
+        done = course.run("autograde", ASSIGNMENT, "--student", "writer", "--force")
+        assert done.returncode == 0, done.stderr[-3000:]
+    plain, ours = (rows(course)["writer"] for course in courses)
+    assert plain["grades"]["why"][1] == 3
+    assert plain["grades"]["test-mul"][0] == 0
+    assert plain["comments"]["why"] == ("No response.", "Well said.")
+    assert ours == plain
 
 
 KILLS = int(os.environ.get("KILLS", "4"))                    # KILLS=100 takes some six minutes

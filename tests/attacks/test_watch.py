@@ -8,18 +8,18 @@ import pytest
 
 from autograder import access
 from autograder.jobs import Limits, Verdict
-from autograder.sandbox import bubblewrap, process
+from autograder.sandbox import bubblewrap, run
 from autograder.sandbox.base import Watch
 
 
 @pytest.fixture
 def followed(sandbox, monkeypatch):
-    monkeypatch.setattr(process, "KEEP_SECONDS", 0.2)
+    monkeypatch.setattr(run, "KEEP_SECONDS", 0.2)
 
-    def run(code, watch, **limits):
+    def started(code, watch, **limits):
         return sandbox.run([sys.executable, "-u", "-c", code], {}, bubblewrap.python_paths(), Limits(**limits), {"PATH": "/usr/bin:/bin"},
                            watch=watch)
-    return run
+    return started
 
 
 def test_output_is_heard_before_the_program_ends(followed):

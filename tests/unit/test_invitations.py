@@ -6,6 +6,7 @@ import io
 import stat
 import subprocess
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from tests import postgres
 from tests.need import need
 from tests.running import Person as Visitor
 from tests.running import browser
-from tests.small_hub import page, restart, small_hub
+from tests.small_hub import launch, page, restart, small_hub
 
 PEOPLE = {"ada": Person("ada", admin=True), "alice": Person("alice", email="alice@example.org", student_of=["ml101"]),
           "bob": Person("bob", student_of=["ml101"])}
@@ -243,6 +244,12 @@ def test_the_hub_keeps_its_data_in_postgresql_and_its_password_to_itself(hub):
     need("PostgreSQL", postgres.programs(), "apt-get install postgresql")
     assert not (hub.state / "hub" / "jupyterhub.sqlite").exists()
     password = hub.password_of_database
+    launch(hub, "autograder")                                        # one switch leads both
+    deadline = time.monotonic() + 60
+    while not postgres.asked(hub.address, password, "select to_regclass('autograder.version')::text")[0][0]:
+        assert hub.processes["autograder"].poll() is None, hub.log("autograder")
+        assert time.monotonic() < deadline, hub.log("autograder")
+        time.sleep(0.2)
     engine = create_engine(hub.address.replace("postgresql:", "postgresql+psycopg:"), connect_args={"password": password})
     with engine.connect() as connection:
         assert connection.execute(text("select count(*) from users")).scalar() >= 6
@@ -256,12 +263,17 @@ def test_the_hub_keeps_its_data_in_postgresql_and_its_password_to_itself(hub):
     engine.dispose()
     assert Visitor(hub, "alice", GOOD).signed_in.status_code == 302   # still there
     shown = b"".join(file.read_bytes() for number in Path("/proc").glob("[0-9]*") for file in [number / "cmdline"] if readable(file))
-    assert password not in hub.log("hub")
+    assert password not in hub.log("hub") + hub.log("autograder")
+    assert not list((hub.state / "autograder").glob("jobs.sqlite*"))
     assert password.encode() not in shown
     (hub.state / "secrets" / "database_password").write_text("wrong")
     refused = invite(hub, "bob")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"the hub's database {hub.address} cannot be used (")
+    started = hub.command("up")                                      # says so at once, and starts nothing
+    assert started.returncode == 1
+    assert f"make up: the jobs' database {hub.address} cannot be used (" in started.stdout
+    assert "Traceback" not in started.stdout + started.stderr
     (hub.state / "secrets" / "database_password").chmod(0o644)
     assert "others can read this secret: chmod 600 it" in invite(hub, "bob").stderr
 
