@@ -26,9 +26,8 @@ from typing import Any
 
 from autograder import crossing
 from autograder.run_notebook import TRACEBACK_CHARS, Runner, compiled, shorten
+from autograder.words import ANSWER, ASK, DONE, FORGED
 
-TEST, ANSWER = b"t", b"a"                                    # what it is told: run the test of this id, here is the answer
-ASK, DONE, FORGED = b"?", b"!", b"x"                         # what it says: a question, the test's outputs, that was no answer
 WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
 ASSIGNMENTS = 4                                              # how many are kept compiled
 OURS = ("tinytorch.data", "tinytorch.checking", "tinytorch.gradcheck", "tinytorch.memory")     # what judges, measures or holds data
