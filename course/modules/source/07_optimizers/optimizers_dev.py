@@ -503,8 +503,8 @@ print(f"you said {guess_bytes} times for Adam in one call")
 # ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "in-place-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
-# The reference goes one step further, with one array instead of eight, once a trial agrees with its `direction`. That is the
-# matter of module 16: with your framework `in_place` changes nothing.
+# The reference does the same with one array instead of eight: a matter of module 16. With yours, `in_place` changes
+# nothing.
 
 # %% nbgrader={"grade": false, "grade_id": "in-place", "locked": true, "schema_version": 3, "solution": false, "task": false}
 #| export
