@@ -3,8 +3,8 @@
 It refuses what no course work needs and what past escapes from containers used.
 
 Refused with EPERM: tracing other processes, keyrings, io_uring, userfaultfd, perf, bpf, mounting, namespaces, kernel
-modules, clocks, raw I/O ports, and sockets of other families than unix, inet, inet6 and netlink. clone3 hides its flags
-behind a pointer, so it gets ENOSYS and libc falls back to clone, whose flags are read here. Calls of a foreign
+modules, clocks, raw I/O ports, limits of other processes, and sockets of other families than unix, inet, inet6 and netlink.
+clone3 hides its flags behind a pointer, so it gets ENOSYS and libc falls back to clone, whose flags are read here. Calls of a foreign
 architecture (32 bit, x32) end the process. Other machines than the two below get no filter, and `check` says so.
 """
 
@@ -33,7 +33,7 @@ CALLS = {                                                                       
     "vhangup": (153, 58), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "settimeofday": (164, 170),
     "adjtimex": (159, 171),
 }
-CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
+CLONE, CLONE3, SOCKET, PRLIMIT = (56, 220), (435, 435), (41, 198), (302, 261)
 FAMILIES = (1, 2, 10, 16)                                                         # unix, inet, inet6, netlink
 CLONE_NEW = 0x7E020080                                                            # every CLONE_NEW* flag, time included
 X32 = 0x40000000
@@ -58,6 +58,8 @@ def program(machine: str = platform.machine()) -> bytes:
     lines += [(JUMP_EQ, CLONE3[column], 0, 1), (RETURN, REFUSE | errno.ENOSYS, 0, 0)]
     lines += [(JUMP_EQ, CLONE[column], 0, 4), (LOAD, FIRST_ARGUMENT, 0, 0), (JUMP_SET, CLONE_NEW, 0, 1),
               (RETURN, REFUSE | errno.EPERM, 0, 0), (RETURN, ALLOW, 0, 0)]
+    lines += [(JUMP_EQ, PRLIMIT[column], 0, 4), (LOAD, FIRST_ARGUMENT, 0, 0), (JUMP_EQ, 0, 1, 0),         # 0: its own
+              (RETURN, REFUSE | errno.EPERM, 0, 0), (RETURN, ALLOW, 0, 0)]
     lines += [(JUMP_EQ, SOCKET[column], 0, len(FAMILIES) + 2), (LOAD, FIRST_ARGUMENT, 0, 0)]
     lines += [(JUMP_EQ, family, len(FAMILIES) - place, 0) for place, family in enumerate(FAMILIES)]
     lines += [(RETURN, REFUSE | errno.EPERM, 0, 0), (RETURN, ALLOW, 0, 0)]
@@ -78,5 +80,6 @@ def profile(machine: str = platform.machine()) -> str:
     return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         refuse([name for name, numbers in CALLS.items() if numbers[column] is not None]), refuse(["clone3"], errno.ENOSYS),
         *(refuse(["clone"], errno.EPERM, {"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}) for flag in flags),
+        refuse(["prlimit64"], errno.EPERM, {"index": 0, "value": 0, "op": "SCMP_CMP_NE"}),
         *(refuse(["socket"], errno.EPERM, {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}) for family in range(64)
           if family not in FAMILIES)]})

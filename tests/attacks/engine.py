@@ -32,7 +32,8 @@ class Engine:
     def start(self):
         with open(self.root / "log", "ab") as log:
             self.process = subprocess.Popen(
-                ["dockerd", "--data-root", self.root / "data", "--exec-root", self.root / "run", "--host", f"unix://{self.socket}",
+                # in a network of its own: an engine without a bridge removes docker0, which is the machine's engine's
+                ["unshare", "--net", "dockerd", "--data-root", self.root / "data", "--exec-root", self.root / "run", "--host", f"unix://{self.socket}",
                  "--pidfile", self.root / "pid", "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"],
                 stdout=log, stderr=log)
         deadline = time.monotonic() + 60

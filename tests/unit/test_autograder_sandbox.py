@@ -53,6 +53,11 @@ class TestFilter:
         socket = seccomp.SOCKET[seccomp.ARCHITECTURES[machine][1]]
         assert [family for family in range(50) if decide(machine, socket, family) == ALLOW] == [1, 2, 10, 16]
 
+    def test_a_process_sets_its_own_limits_only(self, machine):
+        prlimit = seccomp.PRLIMIT[seccomp.ARCHITECTURES[machine][1]]
+        assert decide(machine, prlimit, 0) == ALLOW
+        assert {decide(machine, prlimit, pid) for pid in (1, 2, 4242, 0xFFFFFFFF)} == {seccomp.REFUSE | errno.EPERM}
+
     def test_foreign_architectures_end_the_process(self, machine):
         assert decide(machine, 1, architecture=0x40000003) == KILL
         if machine == "x86_64":
@@ -64,7 +69,7 @@ class TestFilter:
             pytest.skip(f"{header} is not installed (linux-libc-dev)")
         kernel = {name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())}
         column = seccomp.ARCHITECTURES[machine][1]
-        named = {**seccomp.CALLS, "clone": seccomp.CLONE, "clone3": seccomp.CLONE3, "socket": seccomp.SOCKET}
+        named = {**seccomp.CALLS, "clone": seccomp.CLONE, "clone3": seccomp.CLONE3, "socket": seccomp.SOCKET, "prlimit64": seccomp.PRLIMIT}
         assert {name: numbers[column] for name, numbers in named.items()} == {name: kernel.get(name) for name in named}
 
 
