@@ -72,3 +72,12 @@ def healthy(site: Site) -> bool:
 def page(answer: requests.Response) -> str:
     """The text of a page, without tags and spaces."""
     return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<(style|script).*?</\1>", "", answer.text)).split())
+
+
+def refused(answer: requests.Response, words: str, status: int = 403) -> bool:
+    """The page that says why somebody is not signed in, in these words; for `assert refused(...)`."""
+    assert answer.status_code == status, answer.text[:500]
+    assert "You are not signed in" in page(answer)
+    assert words in page(answer)
+    assert "Traceback" not in answer.text
+    return True

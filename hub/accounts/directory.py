@@ -62,6 +62,19 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+async def enter(handler: Any) -> None:
+    """The end of each way in: whom the handler's `check` lets in lands where they wanted to, whom it refuses hears why."""
+    try:
+        handler.claims = await handler.check()
+        user = await handler.login_user()
+        if user is None:
+            raise Refused("You may not use this site.", "not allowed")
+    except Refused as reason:
+        await refuse(handler, reason)
+        return
+    handler.redirect(handler.get_next_url(user))
+
+
 async def refuse(handler: Any, reason: Refused) -> None:
     """The page that says why somebody is not signed in."""
     handler.log.warning("sign-in refused: %s", reason.log)

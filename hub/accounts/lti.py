@@ -13,7 +13,7 @@ from ltiauthenticator.lti13.validator import LTI13LaunchValidator
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.web import HTTPError
 
-from hub.accounts.directory import LTI, Directory, Refused, capital, refuse
+from hub.accounts.directory import LTI, Directory, Refused, capital, enter, refuse
 from hub.accounts.id_tokens import IdTokens
 from hub.config import rules
 
@@ -59,15 +59,7 @@ class Launch(LTI13CallbackHandler):
         await refuse(self, Refused("Open this site by its link in your course.", "a launch that is not posted"))
 
     async def post(self) -> None:
-        try:
-            self.claims = await self.check()
-            user = await self.login_user()
-            if user is None:
-                raise Refused("You may not use this site.", "not allowed")
-        except Refused as reason:
-            await refuse(self, reason)
-            return
-        self.redirect(self.get_next_url(user))
+        await enter(self)
 
     async def check(self) -> dict[str, Any]:
         try:

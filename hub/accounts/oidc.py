@@ -16,7 +16,7 @@ from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthLoginHandler, _dese
 from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
-from hub.accounts.directory import Directory, Refused, capital, refuse
+from hub.accounts.directory import Directory, Refused, capital, enter, refuse
 from hub.accounts.id_tokens import IdTokens
 from hub.config import rules
 from hub.config.problems import Wrong
@@ -48,25 +48,19 @@ class Callback(OAuthCallbackHandler):
     """Takes the provider's answer. Only what this finds out signs somebody in."""
 
     async def get(self) -> None:
-        provider = self.authenticator.provider.name
+        await enter(self)
+
+    async def check(self) -> Any:
+        if error := self.get_argument("error", ""):
+            raise Refused(f"{capital(self.authenticator.provider.name)} did not sign you in: "
+                          f"{self.get_argument('error_description', error)[:200]}", "the provider said no")
         try:
-            if error := self.get_argument("error", ""):
-                raise Refused(f"{capital(provider)} did not sign you in: {self.get_argument('error_description', error)[:200]}",
-                              "the provider said no")
-            try:
-                self.check_arguments()
-            except web.HTTPError:
-                raise Refused("This is not the answer to a sign-in that was begun in this browser a moment ago. Try again.",
-                              "the state does not fit") from None
-            request = _deserialize_state(self.get_state_cookie())
-            self.claims = await self.authenticator.ask(self, str(request.get("nonce", "")))
-            user = await self.login_user()
-            if user is None:
-                raise Refused("You may not use this site.", "not allowed")
-        except Refused as reason:
-            await refuse(self, reason)
-            return
-        self.redirect(self.get_next_url(user))
+            self.check_arguments()
+        except web.HTTPError:
+            raise Refused("This is not the answer to a sign-in that was begun in this browser a moment ago. Try again.",
+                          "the state does not fit") from None
+        request = _deserialize_state(self.get_state_cookie())
+        return await self.authenticator.ask(self, str(request.get("nonce", "")))
 
 
 class OidcSignIn(GenericOAuthenticator):

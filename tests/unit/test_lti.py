@@ -9,7 +9,7 @@ import requests
 from hub.accounts.directory import LTI
 from tests.providers.platform import CLIENT, Platform
 from tests.providers.serving import Key, now
-from tests.small_hub import page, small_hub
+from tests.small_hub import page, refused, small_hub
 
 PEOPLE = {"alice": {f"{LTI}ext": {"user_username": "alice"}, "email": "somebody@example.org"},
           "eve": {f"{LTI}ext": {"user_username": "eve"}, "email": "alice@example.org"}, "nameless": {}}
@@ -52,14 +52,6 @@ def launch(hub, session=None):
     session = session or requests.Session()
     where, what = form(session, hub.platform.link(hub.url))
     return session.post(where, data=what, headers={"Origin": hub.platform.url}, timeout=30)
-
-
-def refused(answer, words, status=403):
-    assert answer.status_code == status, answer.text[:500]
-    assert "You are not signed in" in page(answer)
-    assert words in page(answer)
-    assert "Traceback" not in answer.text
-    return True
 
 
 def test_people_of_the_roster_enter_by_the_link_in_their_course(world):

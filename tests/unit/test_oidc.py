@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.providers.openid import CLIENT, SECRET, OpenId
 from tests.providers.serving import Key, now
-from tests.small_hub import page, restart, small_hub
+from tests.small_hub import page, refused, restart, small_hub
 
 PEOPLE = {
     "alice": {"email": "Alice@Example.org", "email_verified": True}, "bob": {"email": "bob@example.org", "email_verified": True},
@@ -60,14 +60,6 @@ def stopped_at_callback(hub, session):
     """The address with which the provider sends the browser back, not opened yet."""
     start = session.get(f"{hub.url}/hub/oauth_login", allow_redirects=False, timeout=30)
     return session.get(start.headers["Location"], allow_redirects=False, timeout=30).headers["Location"]
-
-
-def refused(answer, words, status=403):
-    assert answer.status_code == status, answer.text[:500]
-    assert "You are not signed in" in page(answer)
-    assert words in page(answer)
-    assert "Traceback" not in answer.text
-    return True
 
 
 # --------------------------------------------------------------------------------------------- who enters
