@@ -173,6 +173,8 @@ class Container:
             self.counted.disk_mb = max(0, int(told["used"])) / 2**20
             self.counted.cpu_seconds = max(self.counted.cpu_seconds, float(told["cpu"]))
             self.counted.memory_mb = max(self.counted.memory_mb, int(told["memory"]) / 2**20)
+            if int(told["refused"]):
+                self.counted.over = Verdict.pids
             return told
         return {}
 

@@ -23,7 +23,8 @@ COLLECTED = 32 * 2**20                  # bytes of all collected files together
 MOST_FILES = 50_000                     # on one tmpfs: each costs the kernel memory that no size limit counts
 DISKS = (WORK, "/tmp", "/dev/shm")      # what a program may write to
 LAST_WORDS = {                          # Python met a limit of the kernel and gave up by itself
-    Verdict.memory: rb"MemoryError\b", Verdict.pids: rb"(BlockingIOError: \[Errno 11\]|can't start new thread)"}
+    Verdict.memory: rb"MemoryError\b[^\n]*\n?$",
+    Verdict.pids: rb"(BlockingIOError: \[Errno 11\]|can't start new thread)"}     # anywhere: the processes write into each other's words
 Piece = tuple[str, bytes]               # "stdout" or "stderr", and what was written there
 
 
@@ -94,7 +95,7 @@ def verdict_of(end: End, stderr: bytes, limits: Limits, used: Usage) -> tuple[Ve
     if end.full:
         return Verdict.disk, stopped(Verdict.disk, limits, used)
     for verdict, words in LAST_WORDS.items() if end.limited else ():
-        if re.search(words + rb"[^\n]*\n?$", stderr):
+        if re.search(words, stderr):
             return verdict, stopped(verdict, limits, used)
     number = -end.code if end.code < 0 else end.code - 128 if end.code > 128 else 0
     if number in (signal.SIGXCPU, signal.SIGKILL) and used.cpu_seconds > limits.cpu_seconds * 0.9:        # RLIMIT_CPU

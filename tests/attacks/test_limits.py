@@ -15,6 +15,10 @@ FLOODS = {
         "import os, time\nfor _ in range(8): os.fork() or (bytearray(b'x') * (30 << 20), time.sleep(9), os._exit(0))\ntime.sleep(9)",
         {"memory_mb": 100}, "memory"),
     "fork bomb": ("import os\nwhile True: os.fork()", {"pids": 20}, "pids"),
+    "fork bomb, others' words after its own": (
+        "import os, sys, time, traceback\ntry:\n    while os.fork(): pass\n    time.sleep(9)\n"
+        "except OSError:\n    sys.stderr.write(traceback.format_exc() + 'Traceback (most recent call last):\\n'); sys.exit(1)",
+        {"pids": 20}, "pids"),
     "threads": ("import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()", {"pids": 20}, "pids"),
     "busy loop": ("while True: pass", {"cpu_seconds": 1}, "cpu"),
     "busy loops in children": ("import os\nos.fork(); os.fork()\nwhile True: pass", {"cpu_seconds": 1}, "cpu"),
