@@ -14,8 +14,9 @@ from pathlib import Path
 
 import click
 
-from autograder import manifests, placement, runner
+from autograder import manifests, runner
 from autograder.jobs import Job, Limits, Result, sha256
+from autograder.marks import placement
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
 from course import curriculum

@@ -23,7 +23,7 @@ from autograder.jobs import Kind, Limits
 from autograder.quotas import Quota
 from autograder.sandbox import seccomp
 from autograder.sandbox.kubernetes import namespaces, pods
-from autograder.store import MAX_ATTEMPTS
+from autograder.service.store import MAX_ATTEMPTS
 
 STATE = Path(os.environ.get("TINYTORCH_STATE", ".state"))
 

@@ -13,8 +13,9 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autograder import grading, kinds
-from autograder.examination import Examination
+from autograder import kinds
+from autograder.exam import grading
+from autograder.exam.examination import Examination
 from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
 from autograder.sandbox import bubblewrap, choice
 from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk, Watch
@@ -110,7 +111,7 @@ def _program(job: Job, edition: Path | None) -> list[str]:
 def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, arguments: list[str],
            limits: Limits, talk: Talk | None = None, watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
     readonly: list[tuple[str | Path, str | Path]] = [
-        *bubblewrap.python_paths(python()), *((Path(__file__).with_name(name), f"{INNER_FOLDER}/{name}") for name in INNER_FILES)]
+        *bubblewrap.python_paths(python()), *((Path(__file__).with_name("exam") / name, f"{INNER_FOLDER}/{name}") for name in INNER_FILES)]
     if job.target:
         readonly.append((kinds.PROGRAMS, f"{INNER_FOLDER}/programs"))
     if edition:

@@ -1,6 +1,6 @@
 """Where the hub keeps accounts, servers and tokens, and the autograder its jobs: SQLite files of the state, or PostgreSQL with its
 password in a file. One address leads both to one database, so that one dump holds both as they were at one moment; the jobs have a
-schema of their own in it (autograder/database.py), so that no name of a table is taken twice.
+schema of their own in it (autograder/service/database.py), so that no name of a table is taken twice.
 
 The address that either is given holds no password: it goes into configuration, messages and temporary files. libpq reads the password
 itself, from a file of mode 0600.

@@ -27,8 +27,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from autograder.database import Postgres, Unavailable
 from autograder.sandbox import bubblewrap
+from autograder.service.database import Postgres, Unavailable
 from hub import courses, database, paths, secrets
 from hub.config.site import Site, SiteError
 from hub.network import ports

@@ -21,8 +21,8 @@ Tree = dict[str, bytes]
 # What a student's tito needs of the build: export and run a notebook. The rest of the build would only be in the way.
 BUILD_FILES = ("__init__.py", "cells.py", "regions.py", "export.py", "run.py", "worker.py", "nbgrader_settings.py")
 # What `tito job` needs to run a job here, where there is no service: the sandbox and our programs, nothing of grading.
-JOB_FILES = ("__init__.py", "jobs.py", "kinds.py", "runner.py", "local.py", "grading.py", "examination.py", "words.py",
-             "run_notebook.py", "crossing.py")
+JOB_FILES = ("__init__.py", "jobs.py", "kinds.py", "runner.py", "local.py",
+             *(f"exam/{name}.py" for name in ("__init__", "grading", "examination", "words", "run_notebook", "crossing")))
 PREDECESSORS = 1        # earlier editions that stay on disk: an autograder job in the middle of its run keeps its own whole
 
 

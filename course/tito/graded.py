@@ -1,6 +1,6 @@
 """What the autograder writes down about each submission that it graded: how its runs ended, signs of tampering, why it was regraded.
 
-A line of JSON per grading in the course's own folder, the newest last; the autograder writes it (autograder/batch.py).
+A line of JSON per grading in the course's own folder, the newest last; the autograder writes it (autograder/marks/batch.py).
 """
 
 import json

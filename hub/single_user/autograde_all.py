@@ -1,7 +1,7 @@
 """A Jupyter server extension for a class's formgrader: the button *Autograde all* on the page of an assignment's submissions.
 
 nbgrader's page grades one student per click and sends instructors to a terminal for the rest. The button runs the same command,
-`nbgrader autograde ASSIGNMENT`, which grades what is new in parallel (autograder/batch.py), and shows how far it is. It goes on
+`nbgrader autograde ASSIGNMENT`, which grades what is new in parallel (autograder/marks/batch.py), and shows how far it is. It goes on
 when the page is closed; whoever opens the page again sees it.
 """
 
@@ -17,7 +17,7 @@ from jupyter_server.utils import url_path_join
 from nbgrader.server_extensions.formgrader.base import BaseApiHandler, check_notebook_dir, check_xsrf
 from tornado import web
 
-SUMMARY = re.compile(r"\d+ submissions? run in ")          # the last line of autograder/batch.py
+SUMMARY = re.compile(r"\d+ submissions? run in ")          # the last line of autograder/marks/batch.py
 PROBLEM = re.compile(r"\| (ERROR|CRITICAL)\] (.*)")
 STEP = re.compile(r"\| INFO\] Autograding ")
 

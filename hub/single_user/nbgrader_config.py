@@ -23,7 +23,7 @@ if os.environ.get("COURSE_ROOT"):                        # the formgrader of a c
     c.CourseDirectory.root = os.environ["COURSE_ROOT"]
     c.ExchangeCollect.update = True                      # Collect takes a newer submission in place of an older one
     importlib.import_module("course.build.nbgrader_settings").apply(c)
-    importlib.import_module("autograder.nbgrader_plugin").configure(c)
-    importlib.import_module("autograder.feedback").configure(c)
+    importlib.import_module("autograder.marks.nbgrader_plugin").configure(c)
+    importlib.import_module("autograder.marks.feedback").configure(c)
 else:                                                    # a person's workspace: fetched work lies where tito looks for it
     c.Exchange.assignment_dir = str(Path(os.environ["TINYTORCH_WORKSPACE"], "modules", "source"))

@@ -46,7 +46,7 @@ class Course:
         (self.root / "nbgrader_config.py").write_text(
             f"import sys\nsys.path.insert(0, {str(REPO)!r})\nc = get_config()\nc.CourseDirectory.course_id = 'demo'\n"
             f"c.CourseDirectory.root = {str(self.root)!r}\n"
-            + ("from autograder import nbgrader_plugin\nnbgrader_plugin.configure(c)\n"
+            + ("from autograder.marks import nbgrader_plugin\nnbgrader_plugin.configure(c)\n"
                "c.SandboxExecute.limits = {'cell_seconds': 3, 'memory_mb': 300, 'pids': 40}\n" if sandboxed else ""))
         done = self.run("generate_assignment", ASSIGNMENT)
         assert done.returncode == 0, done.stderr

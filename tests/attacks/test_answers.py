@@ -9,7 +9,7 @@ from nbconvert.exporters import HTMLExporter
 from nbgrader.server_extensions import formgrader
 from traitlets.config import Config
 
-from autograder import formulas, nbgrader_plugin
+from autograder.marks import formulas, nbgrader_plugin
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",

@@ -5,8 +5,9 @@ import json
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from autograder import nbgrader_plugin, placement, runner
+from autograder import runner
 from autograder.jobs import Job, sha256
+from autograder.marks import nbgrader_plugin, placement
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def test_without_a_hub_that_answers_nobody_is_somebody(service, hub):
 
 
 def test_a_token_that_is_taken_back_stops_working(service, hub, monkeypatch):
-    from autograder import access
+    from autograder.service import access
     assert access.IDENTITY_SECONDS <= 20
     hub.tokens["short"] = server_token("short", "ml101")
     assert service.ask("GET", "/api/jobs", token="short")[0] == 200
@@ -272,7 +272,7 @@ def test_the_queue_is_shown_and_the_quota_holds(service):
 
 def worker_pids(service):
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(service.process.pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "autograder.worker" in line]
+    return [int(line.split()[0]) for line in listed.splitlines() if "autograder.service.worker" in line]
 
 
 def test_kill_9_of_workers_and_service_at_any_moment_loses_and_repeats_nothing(service):

@@ -163,7 +163,7 @@ def test_what_the_function_prints_and_where_it_fails_is_shown(grade):
 
 def test_the_warm_examiner_ends_with_whoever_started_it():
     """Also when that was killed: nothing is left running, and one that was killed itself is replaced."""
-    program = ("import os, sys, signal, time\nfrom autograder.examination import Examination, _warm\n"
+    program = ("import os, sys, signal, time\nfrom autograder.exam.examination import Examination, _warm\n"
                "def pid():\n"
                "    with Examination([{'id': '1', 'name': 't', 'kind': 'test', 'where': 'outside', 'keeps': True, 'source': 'assert 1'}],\n"
                "                     None, [], sys.executable, dict(os.environ)) as examination:\n"

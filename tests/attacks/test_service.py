@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from autograder import client, runner
+from autograder import runner
 from autograder.jobs import Job, Limits, Verdict, sha256
+from autograder.marks import client
 from autograder.sandbox.base import SandboxUnavailable
 
 TOKEN = "a-token-for-this-test-only"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from autograder import client
+from autograder.marks import client
 from tests.attacks.test_jobs import until, worker_pids
 from tests.attacks.test_service import TOKEN, Service, body, script
 

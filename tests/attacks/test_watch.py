@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from autograder import access
 from autograder.jobs import Limits, Verdict
 from autograder.sandbox import bubblewrap, run
 from autograder.sandbox.base import Watch
+from autograder.service import access
 
 
 @pytest.fixture

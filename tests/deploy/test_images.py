@@ -41,8 +41,8 @@ RUNS = {
     "hub": ["/opt/envs/hub/bin/python", "-c", "import hub.launch, hub.config.site, hub.spawning.spawner, nativeauthenticator"],
     "exchange": ["/opt/envs/exchange/bin/python", "hub/exchange/serve.py", "--help"],
     "proxy": ["/opt/envs/proxy/node", "/opt/envs/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy", "--version"],
-    "autograder": ["/opt/envs/user/bin/python", "-c", "import autograder.service, autograder.examiner, tinytorch.core.tensor"],
-    "grader": ["/opt/envs/user/bin/python", "-c", "import nbgrader.apps, autograder.nbgrader_plugin, hub.courses"],
+    "autograder": ["/opt/envs/user/bin/python", "-c", "import autograder.service, autograder.exam.examiner, tinytorch.core.tensor"],
+    "grader": ["/opt/envs/user/bin/python", "-c", "import nbgrader.apps, autograder.marks.nbgrader_plugin, hub.courses"],
     "caddy": ["/usr/bin/caddy", "version"],
     "monitoring": ["/usr/bin/prometheus", "--version"],
 }

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from autograder.grading import Cell, Conversation, Notebook, answered, capped, checked, run, stopped_output
+from autograder.exam.grading import Cell, Conversation, Notebook, answered, capped, checked, run, stopped_output
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox.base import ForgedReply, Outcome
 

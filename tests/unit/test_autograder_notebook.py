@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.notebook import BadSubmission, parse, read_regular, rebuild, source
+from autograder.marks.notebook import BadSubmission, parse, read_regular, rebuild, source
 
 
 def cell(name, text, kind="code", **marks):

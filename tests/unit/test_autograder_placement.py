@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from autograder import placement
 from autograder.jobs import Result, Verdict
+from autograder.marks import placement
 from autograder.sandbox.base import SandboxUnavailable
 
 NOTEBOOK = {"cells": [{"cell_type": "code", "source": "assert True", "metadata": {"nbgrader": {

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from traitlets.config import Config
 
-from autograder import nbgrader_plugin as plugin
+from autograder.marks import nbgrader_plugin as plugin
 
 
 def result(text):
@@ -65,9 +65,9 @@ def test_configure_takes_the_three_places_and_keeps_the_sites_ignore_list():
     c.CourseDirectory.ignore = [".*"]
     plugin.configure(c)
     assert c.CourseDirectory.ignore == [".*", "*.left-out"]
-    assert c.Autograde.autograde_preprocessors[0] == "autograder.nbgrader_plugin.SandboxExecute"
+    assert c.Autograde.autograde_preprocessors[0] == "autograder.marks.nbgrader_plugin.SandboxExecute"
     assert not any("Execute" in name for name in c.Autograde.autograde_preprocessors[1:])
-    assert c.Autograde.exporter_class == "autograder.nbgrader_plugin.SubmissionExporter"
+    assert c.Autograde.exporter_class == "autograder.marks.nbgrader_plugin.SubmissionExporter"
 
 
 def test_extra_files_within_the_caps(tmp_path):

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from autograder import database, presence, worker
-from autograder import store as stores
-from autograder.database import Unavailable, Unfit
 from autograder.jobs import Result, Verdict
 from autograder.quotas import Quotas
-from autograder.store import Store
+from autograder.service import database, presence, worker
+from autograder.service import store as stores
+from autograder.service.database import Unavailable, Unfit
+from autograder.service.store import Store
 from tests.unit.test_autograder_store import put
 
 

@@ -14,11 +14,11 @@ import time
 
 import pytest
 
-from autograder import database, metrics, status_page
-from autograder import store as stores
 from autograder.jobs import Job, Result, Usage, Verdict, sha256
 from autograder.quotas import DAY, Quota, Quotas
-from autograder.store import GRADE, REGRADE, STUDENT, OverQuota, Store
+from autograder.service import database, metrics, status_page
+from autograder.service import store as stores
+from autograder.service.store import GRADE, REGRADE, STUDENT, OverQuota, Store
 
 IMAGE = "an image"
 
@@ -228,7 +228,7 @@ with store.change() as db:
 PREPARE = """
 import sys, threading, time
 from pathlib import Path
-from autograder import store as stores
+from autograder.service import store as stores
 from autograder.quotas import Quotas
 def again(): return stores.Store(Path(sys.argv[1]) / "jobs.sqlite", sys.argv[2])
 def say(*words): print(*words, flush=True)

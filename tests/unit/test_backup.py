@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from autograder.jobs import Result, Verdict
-from autograder.store import Store
+from autograder.service.store import Store
 from hub.deployment import backup
 from tests.need import need
 from tests.unit.test_autograder_store import put, served

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from autograder.crossing import CannotCross, Far, Near
+from autograder.exam.crossing import CannotCross, Far, Near
 
 STUDENT = """
 import numpy as np

@@ -26,9 +26,10 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 from traitlets import Dict, Integer
 
-from autograder import batch, client, placement, runner
-from autograder import notebook as submissions
+from autograder import runner
 from autograder.jobs import Job, Limits, Result, Verdict, relative_path, sha256
+from autograder.marks import batch, client, placement
+from autograder.marks import notebook as submissions
 from autograder.sandbox.base import SandboxUnavailable
 
 LEFT_OUT = ".left-out"
@@ -41,7 +42,7 @@ def configure(c: Any) -> None:
 
     Limits of a submission: `c.SandboxExecute.limits = {"memory_mb": 512}`, see autograder.jobs.Limits.
     """
-    plugin, nbgrader = "autograder.nbgrader_plugin", "nbgrader.preprocessors"
+    plugin, nbgrader = "autograder.marks.nbgrader_plugin", "nbgrader.preprocessors"
     c.Autograde.exporter_class = f"{plugin}.SubmissionExporter"
     c.Autograde.pre_convert_hook = f"{plugin}.set_links_aside"
     c.Autograde.sanitize_preprocessors = [
@@ -50,7 +51,7 @@ def configure(c: Any) -> None:
     c.Autograde.autograde_preprocessors = [
         f"{plugin}.SandboxExecute", f"{nbgrader}.IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
         f"{nbgrader}.LimitOutput", f"{nbgrader}.SaveAutoGrades", f"{nbgrader}.AssignLatePenalties", f"{plugin}.CheckCellMetadata"]
-    c.HTMLExporter.filters = {"markdown2html": "autograder.answers.render"}
+    c.HTMLExporter.filters = {"markdown2html": "autograder.marks.answers.render"}
     c.HTMLExporter.extra_template_paths = [str(Path(__file__).parent / "templates")]       # ours has no MathJax
     grade_in_parallel()
     c.CourseDirectory.ignore.append(f"*{LEFT_OUT}")     # to the site's list, or to nbgrader's own

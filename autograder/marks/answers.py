@@ -13,7 +13,7 @@ import bleach
 from jinja2 import pass_context
 from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
 
-from autograder.formulas import mathml
+from autograder.marks.formulas import mathml
 
 TAGS = {*bleach.ALLOWED_TAGS, "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "span", "div", "del", "sub", "sup", "img",
         "table", "thead", "tbody", "tr", "th", "td"}

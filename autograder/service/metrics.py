@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from autograder.store import BOUNDS, Store
+from autograder.service.store import BOUNDS, Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

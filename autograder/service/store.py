@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder import database, schema
-from autograder.database import Change
 from autograder.jobs import Job, Result, Usage, Verdict
 from autograder.quotas import DAY, Quota, Quotas, Used
+from autograder.service import database, schema
+from autograder.service.database import Change
 
 GRADE, REGRADE, STUDENT = range(3)      # tiers: who is served first
 MAX_ATTEMPTS = 3

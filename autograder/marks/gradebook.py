@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 USERS = ("nbgrader.converters.autograde", "nbgrader.preprocessors.overwritekernelspec", "nbgrader.preprocessors.overwritecells",
-         "nbgrader.preprocessors.saveautogrades", "nbgrader.preprocessors.latesubmissions", "autograder.nbgrader_plugin")
+         "nbgrader.preprocessors.saveautogrades", "nbgrader.preprocessors.latesubmissions", "autograder.marks.nbgrader_plugin")
 ROWS: dict[str, Any] = {"grades": Grade.__table__, "comments": Comment.__table__}       # of a submitted notebook, each of a cell
 
 

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 
-from autograder.database import AGAIN_SECONDS, Unavailable
-from autograder.store import Store
+from autograder.service.database import AGAIN_SECONDS, Unavailable
+from autograder.service.store import Store
 
 WAIT_SECONDS = 10.0                     # for which a request waits; a server that is restarted needs two or three
 log = logging.getLogger("autograder")

@@ -23,8 +23,8 @@ from typing import Any
 
 from nbgrader.converters.base import NbGraderException
 
-from autograder import client, gradebook, placement
 from autograder.jobs import Job, Result, Verdict
+from autograder.marks import client, gradebook, placement
 from autograder.sandbox.base import TAMPERING
 from course.tito import graded
 

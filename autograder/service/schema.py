@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from autograder.database import Change, Database, SQLite
+from autograder.service.database import Change, Database, SQLite
 
 VERSION = 2
 log = logging.getLogger("autograder")

@@ -29,7 +29,7 @@ import warnings
 try:
     import crossing  # in the sandbox: the file beside this one
 except ImportError:
-    from autograder import crossing
+    from autograder.exam import crossing
 
 STREAM_CHARS = 200_000                  # of one cell, stdout and stderr together
 REPR_CHARS = 20_000

@@ -4,7 +4,7 @@ import time
 
 from autograder.jobs import Result, Verdict, differences, sha256
 from autograder.quotas import Quota
-from autograder.store import Entry, Store
+from autograder.service.store import Entry, Store
 
 
 class Impossible(Exception):

@@ -1,6 +1,6 @@
 """Runs an instructor's test cells outside of the sandbox, against the objects of a student inside of it.
 
-    python -m autograder.examiner       started by examination.py with a socket as stdin; forks for each examination
+    python -m autograder.exam.examiner       started by examination.py with a socket as stdin; forks for each examination
 
 What a test says decides points, so nothing of the student's runs here. A test's names are looked up when it uses them: what a
 solution cell or an exported cell defines, and what comes from `tinytorch`, is the student's and stays in the sandbox (see
@@ -24,9 +24,9 @@ import sys
 import traceback
 from typing import Any
 
-from autograder import crossing
-from autograder.run_notebook import TRACEBACK_CHARS, Runner, compiled, shorten
-from autograder.words import ANSWER, ASK, DONE, FORGED
+from autograder.exam import crossing
+from autograder.exam.run_notebook import TRACEBACK_CHARS, Runner, compiled, shorten
+from autograder.exam.words import ANSWER, ASK, DONE, FORGED
 
 WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
 ASSIGNMENTS = 4                                              # how many are kept compiled

@@ -1,6 +1,6 @@
 """One worker of the service, a process of its own: claims a job, runs it in a sandbox, writes down what came of it.
 
-    python -m autograder.worker --state .state/autograder --name 1 [--quotas FILE] [--trainings N]
+    python -m autograder.service.worker --state .state/autograder --name 1 [--quotas FILE] [--trainings N]
 
 The service speaks to it over stdin, a line each: `look` (there is a new job), `cancel ID`. At the end of its input it gives its
 job back and ends, so no worker outlives its service. bwrap ends with the thread that started it, so jobs run in the main thread.
@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from autograder import database, kinds, runner
-from autograder.database import Unavailable
+from autograder import kinds, runner
 from autograder.jobs import Job, Result, Verdict
 from autograder.quotas import Quotas
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable, Watch
-from autograder.store import LEASE_SECONDS, Claim, Store, opened
+from autograder.service import database
+from autograder.service.database import Unavailable
+from autograder.service.store import LEASE_SECONDS, Claim, Store, opened
 
 IDLE_SECONDS = 1.0                      # until an idle worker looks by itself, for what comes back from another
 LOG_BYTES = 8 * 2**20                   # of one job's live log
@@ -177,7 +178,7 @@ def _fault(job: Job, sentence: str) -> Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m autograder.worker", description="Run jobs of an autograder service.")
+    parser = argparse.ArgumentParser(prog="python -m autograder.service.worker", description="Run jobs of an autograder service.")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--quotas", type=Path)

@@ -29,17 +29,18 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, HTTPError, RequestHandler
 
-from autograder import access, api, metrics, runner, store, verification
-from autograder.access import Caller, Refused
-from autograder.database import Postgres, Unavailable
+from autograder import runner
 from autograder.jobs import sha256
-from autograder.presence import Presence
 from autograder.quotas import Quotas
 from autograder.sandbox import choice
 from autograder.sandbox.base import SandboxUnavailable
-from autograder.status_page import StatusPage
-from autograder.store import Entry, OverQuota, Store, opened
-from autograder.workers import Workers
+from autograder.service import access, api, metrics, store, verification
+from autograder.service.access import Caller, Refused
+from autograder.service.database import Postgres, Unavailable
+from autograder.service.presence import Presence
+from autograder.service.status_page import StatusPage
+from autograder.service.store import Entry, OverQuota, Store, opened
+from autograder.service.workers import Workers
 
 MAX_BODY = 96 * 2**20
 MAX_WAIT = 30
@@ -359,7 +360,3 @@ def main() -> int:
         print(f"autograder: cannot listen on {options.host}:{options.port} or write to {options.state}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autograder.exam.words import TEST
 from autograder.jobs import sha256
-from autograder.words import TEST
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 START_SECONDS = 30
 _warm: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 _lock = threading.Lock()
@@ -117,7 +117,7 @@ def warm(python: str, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], soc
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(START_SECONDS)
     with theirs:
-        process = subprocess.Popen([python, "-s", "-m", "autograder.examiner"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([python, "-s", "-m", "autograder.exam.examiner"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
                                    env={**env, "PYTHONPATH": str(HERE), "HOME": "/nonexistent"})
     return process, ours

@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from autograder.store import Store
+from autograder.service.store import Store
 
 log = logging.getLogger("autograder")
 
@@ -25,7 +25,7 @@ class Workers:
 
     def __init__(self, store: Store, state: Path, quotas: Path | None, count: int) -> None:
         self.store, self.count, self.ending = store, count, False
-        self.argv = [sys.executable, "-m", "autograder.worker", "--state", str(state), "--trainings", str(max(1, count - 1)),
+        self.argv = [sys.executable, "-m", "autograder.service.worker", "--state", str(state), "--trainings", str(max(1, count - 1)),
                      *(["--quotas", str(quotas)] if quotas else [])]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.lock = threading.Lock()

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from jupyterhub.services.auth import HubOAuthenticated
 from tornado.web import HTTPError, RequestHandler, authenticated
 
-from autograder.database import Unavailable
-from autograder.store import Store
+from autograder.service.database import Unavailable
+from autograder.service.store import Store
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1a1a1a;background:#fff}
 table{border-collapse:collapse;margin:.5rem 0 2rem}th,td{text-align:left;padding:.25rem 1.5rem .25rem 0;border-bottom:1px solid #ddd}

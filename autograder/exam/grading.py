@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autograder.examination import Examination
+from autograder.exam.examination import Examination
+from autograder.exam.words import ANSWER, ASK, FORGED, TEST
 from autograder.jobs import Limits, Usage, Verdict, stopped
 from autograder.sandbox.base import ForgedReply, Outcome, Talk
-from autograder.words import ANSWER, ASK, FORGED, TEST
 
 MAX_RESTARTS = 8
 MAX_REPLY = 16 * 2**20                  # bytes of one answer

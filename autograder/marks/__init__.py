@@ -1,0 +1,1 @@
+"""From a submission to a mark and its feedback: what nbgrader's own pages and commands find here."""

@@ -1,0 +1,1 @@
+"""The service that takes jobs over HTTP, keeps them and has workers carry them out."""
