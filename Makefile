@@ -68,7 +68,7 @@ destroy: ## take the site off its hosts; asks first; BACKUPS=1 removes the backu
 
 check: ## look whether classes.yml is right, without starting anything
 	@$(ENVIRONMENTS) hub
-	@$(HUB) -m hub.config.site check
+	@$(HUB) -m hub.config check
 
 build: ## generate the framework, notebooks and editions from the modules' sources
 	@$(ENVIRONMENTS) user

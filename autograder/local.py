@@ -22,7 +22,7 @@ from autograder import kinds, runner
 from autograder.jobs import FilePath, Job, Result, Verdict, differences
 from autograder.sandbox.base import Sandbox, SandboxUnavailable, Watch
 from autograder.sandbox.none import NoSandbox
-from autograder.sandbox.process import Process
+from autograder.sandbox.processes.process import Process
 
 
 class Request(BaseModel):

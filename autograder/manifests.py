@@ -66,7 +66,7 @@ def of_limits(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--jobs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="a batch: a file with one job id a line")
 @click.option("--parallelism", type=click.IntRange(1), help="pods of a batch at the same time; default: the class's `parallel`")
 @click.option("--quotas", type=click.Path(path_type=Path), default=STATE / "autograder" / "quotas.json", show_default=True,
-              help="what classes may ask for: written by `make up`, or by `python -m hub.config.site quotas classes.yml`")
+              help="what classes may ask for: written by `make up`, or by `python -m hub.config quotas classes.yml`")
 @click.option("--name", help="of the pod or the Job; default: KIND-CLASS")
 @click.option("--namespace", help="default: sandboxes-CLASS")
 @click.option("--no-namespace", is_flag=True, help="leave out the namespace with its policy, quota and rights")
@@ -120,7 +120,7 @@ def quota_of(class_id: str, file: Path) -> Quota:
         raise Wrong(f"--quotas: {class_id} in {file}: {in_one_line(error).removeprefix('--')}") from None
     except (OSError, ValueError, TypeError) as error:
         raise Wrong(f"--quotas: {file} cannot be read ({error}): start the site once (make up), or write it with "
-                    "python -m hub.config.site quotas classes.yml") from None
+                    "python -m hub.config quotas classes.yml") from None
 
 
 def account_of(supervisor: str) -> tuple[str, str]:

@@ -17,8 +17,9 @@ from autograder import kinds
 from autograder.exam import grading
 from autograder.exam.examination import Examination
 from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
-from autograder.sandbox import bubblewrap, choice
+from autograder.sandbox import choice
 from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk, Watch
+from autograder.sandbox.processes import bubblewrap
 
 NOTEBOOK, MAIN, EXTRA = "notebook.json", "main.py", "files/"
 INNER_FOLDER, INNER_FILES, INNER_EDITION = "/opt/autograder", ("run_notebook.py", "crossing.py"), "/opt/edition"

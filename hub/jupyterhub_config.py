@@ -6,7 +6,7 @@ import sys
 
 from tornado.netutil import Resolver
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from hub import database, paths, secrets, visits
 from hub.accounts import roles, signin
 from hub.config.site import Site

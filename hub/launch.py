@@ -16,8 +16,9 @@ import sys
 import time
 import urllib.request
 
-from autograder.sandbox import bubblewrap
-from hub import courses, database, paths, secrets
+from autograder.sandbox.processes import bubblewrap
+from hub import database, paths, secrets
+from hub.config import documents
 from hub.config.site import Site
 from hub.network import wiring
 
@@ -114,12 +115,12 @@ class Launcher:
     def prepare(self, name: str, *rest: str) -> None:
         """In containers: what `make up` does on one machine, by each service for itself."""
         if name == "exchange":
-            document = courses.exchange_document(self.site)
+            document = documents.exchange(self.site)
             (paths.EXCHANGE / "site.json").write_text(json.dumps(document, indent=1))
         elif name == "autograder":
-            (paths.AUTOGRADER / "quotas.json").write_text(json.dumps(courses.quotas_document(self.site), indent=1))
+            (paths.AUTOGRADER / "quotas.json").write_text(json.dumps(documents.quotas(self.site), indent=1))
         elif name == "formgrader":
-            described = [class_ for class_ in courses.describe(self.site) if class_["id"] == rest[0]]
+            described = [class_ for class_ in documents.courses(self.site) if class_["id"] == rest[0]]
             env = {**self.base, "PATH": f"{paths.ENVS}/user/bin:/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
             subprocess.run([str(paths.env_bin("user", "python")), "-m", "hub.courses"], input=json.dumps(described), env=env, text=True,
                            check=True)

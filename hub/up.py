@@ -27,9 +27,10 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from autograder.service.database import Postgres, Unavailable
-from hub import courses, database, paths, secrets
+from hub import database, paths, secrets
+from hub.config import documents
 from hub.config.site import Site, SiteError
 from hub.network import ports
 from hub.spawning import processes, servers
@@ -64,9 +65,9 @@ def up() -> None:
             end_leftovers()
             refuse_taken(numbers)
         say("course", run_user("course.build"))
-        write_if_changed(paths.AUTOGRADER / "quotas.json", json.dumps(courses.quotas_document(site), indent=1))
-        write_if_changed(paths.EXCHANGE / "site.json", json.dumps(courses.exchange_document(site), indent=1))
-        for line in run_user("hub.courses", stdin=json.dumps(courses.describe(site))).splitlines():
+        write_if_changed(paths.AUTOGRADER / "quotas.json", json.dumps(documents.quotas(site), indent=1))
+        write_if_changed(paths.EXCHANGE / "site.json", json.dumps(documents.exchange(site), indent=1))
+        for line in run_user("hub.courses", stdin=json.dumps(documents.courses(site))).splitlines():
             say("note", line)
         secrets.load().service_token("ngshare")
         programs = write_supervisor(site)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from tests import postgres
 from tests.need import need
 from tests.running import Site

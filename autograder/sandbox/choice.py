@@ -4,8 +4,8 @@ import functools
 import os
 
 from autograder.sandbox.base import Sandbox, SandboxUnavailable
-from autograder.sandbox.docker import Docker
-from autograder.sandbox.process import Process
+from autograder.sandbox.containers.docker import Docker
+from autograder.sandbox.processes.process import Process
 
 KINDS = {"process": Process, "docker": Docker}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from autograder.jobs import Limits
 from autograder.sandbox import run
 from autograder.sandbox.base import WORK, Outcome, SandboxUnavailable, Talk, Watch
-from autograder.sandbox.pipes import Pipes
+from autograder.sandbox.processes.pipes import Pipes
 from autograder.sandbox.run import TICK, Counted, End, Piece
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from hub import database, paths, secrets
 from hub.accounts.roles import AUTOGRADER, EXCHANGE
+from hub.config import documents
 from hub.config.excerpt import excerpt
 from hub.config.site import Site, SiteError
 from hub.deployment import monitoring
@@ -114,24 +115,21 @@ class Renderer:
                 "TINYTORCH_STUDENT_IMAGE": f"{self.options.registry}student:{self.options.version}"})
 
     def exchange(self) -> dict[str, Any]:
-        from hub import courses
         return self.service("exchange", "hub.launch", "exchange", secret=EXCHANGE, own=("exchange",),
-                            reads=courses.exchange_document(self.site))
+                            reads=documents.exchange(self.site))
 
     def autograder(self) -> dict[str, Any]:
         """It isolates student code by user namespaces of its own, inside of its container. For these the engine must neither filter its
         system calls nor mask its /proc, and `privileged` is the one word for that which all versions of Compose know. It runs as an
         unprivileged user who cannot gain anything: that is less than the engine's socket, which another kind of sandbox would need.
         On `edge` too where its jobs are in a database outside."""
-        from hub import courses
         outside = not database.sqlite(self.site)
         return self.service("autograder", "hub.launch", "autograder", secret=AUTOGRADER, own=("autograder",), privileged=True,
                             networks=("core", "edge") if outside else ("core",),
-                            reads=[courses.quotas_document(self.site), self.site.database])
+                            reads=[documents.quotas(self.site), self.site.database])
 
     def formgrader(self, class_id: str) -> dict[str, Any]:
-        from hub import courses
-        described = [class_ for class_ in courses.describe(self.site) if class_["id"] == class_id]
+        described = [class_ for class_ in documents.courses(self.site) if class_["id"] == class_id]
         limits = json.loads(self.site.class_(class_id).limits.model_dump_json())
         return self.service("grader", "hub.launch", "formgrader", class_id, secret=class_id, own=(f"classes/{class_id}",),
                             reads=[described, limits], document=f"{self.options.state}/documents/{class_id}")

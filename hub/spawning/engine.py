@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from autograder.sandbox.engine import SECONDS, EngineError, Frames, address, ask
+from autograder.sandbox.containers.engine import SECONDS, EngineError, Frames, address, ask
 
 __all__ = ["EngineError", "aask", "address", "ask", "container", "log_text"]
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from jupyterhub.utils import random_port
 from tornado.httpclient import AsyncHTTPClient, HTTPError
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from hub import paths
 from hub.spawning import class_server, homes, limits, processes, servers, snapshot
 from hub.spawning.class_server import FIRST_STEP, LAST_STEP, Refused, without_secrets

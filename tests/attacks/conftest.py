@@ -9,10 +9,10 @@ import pytest
 
 from autograder import runner
 from autograder.jobs import Job, Limits, sha256
-from autograder.sandbox import bubblewrap, warm
 from autograder.sandbox.base import SandboxUnavailable
-from autograder.sandbox.docker import Docker
-from autograder.sandbox.process import Process
+from autograder.sandbox.containers.docker import Docker
+from autograder.sandbox.processes import bubblewrap, warm
+from autograder.sandbox.processes.process import Process
 from tests.deploy.debian import bare_debian
 from tests.need import need
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from autograder.sandbox import engine
+from autograder.sandbox.containers import engine
 from tests.deploy.debian import DOCKER, bare_debian, docker
 from tests.need import need
 

@@ -20,9 +20,10 @@ import pytest
 
 from autograder import runner
 from autograder.jobs import Job, Limits, Verdict, sha256
-from autograder.sandbox import bubblewrap, docker, engine
 from autograder.sandbox.base import SandboxUnavailable, Watch
-from autograder.sandbox.docker import Docker
+from autograder.sandbox.containers import docker, engine
+from autograder.sandbox.containers.docker import Docker
+from autograder.sandbox.processes import bubblewrap
 from tests.attacks.engine import IMAGE, containers, own_engine
 from tests.attacks.test_jobs import worker_pids
 from tests.attacks.test_service import Service, body
@@ -240,7 +241,7 @@ def test_no_program_can_end_itself_as_if_somebody_else_had(started, code, verdic
 
 
 def test_a_container_whose_supervisor_was_killed_ends_by_itself(reached, tmp_path):
-    code = ("from autograder.jobs import Limits\nfrom autograder.sandbox.docker import Docker\n"
+    code = ("from autograder.jobs import Limits\nfrom autograder.sandbox.containers.docker import Docker\n"
             f"Docker({IMAGE!r}, '/usr/bin/python3').run(['python3', '-s', 'main.py'], {{'main.py': b'import time; time.sleep(600)'}}, [],"
             " Limits(wall_seconds=1.5), {'PATH': '/usr/bin'})")
     supervisor = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from autograder.jobs import Limits
-from autograder.sandbox.bubblewrap import INNER_UID
 from autograder.sandbox.kubernetes import pods
+from autograder.sandbox.processes.bubblewrap import INNER_UID
 from tests.deploy.debian import DOCKER
 
 pytestmark = pytest.mark.docker

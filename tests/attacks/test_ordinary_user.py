@@ -21,8 +21,8 @@ LATE = {"memory, by many processes"}                  # the watch sees the proce
 PROGRAM = """
 import json, os, secrets, sys, time
 from autograder.jobs import Limits
-from autograder.sandbox import bubblewrap
-from autograder.sandbox.process import Process
+from autograder.sandbox.processes import bubblewrap
+from autograder.sandbox.processes.process import Process
 sandbox, cases, said = Process(), json.load(sys.stdin), {}
 for name, (code, limits, _) in cases.items():
     begun = time.monotonic()

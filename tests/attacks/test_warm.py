@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autograder.jobs import Limits, Verdict
-from autograder.sandbox import bubblewrap, warm
+from autograder.sandbox.processes import bubblewrap, warm
 
 SECRET = secrets.token_hex(16)
 
@@ -141,7 +141,7 @@ def test_a_template_that_is_killed_is_replaced_and_ends_with_its_supervisor(fork
         one.process.kill()
     assert fork("print('again')") == "again"
     code = (f"import sys, time\nfrom autograder.jobs import Limits\nfrom autograder.sandbox import bubblewrap, warm\n"
-            f"from autograder.sandbox.process import Process\n"
+            f"from autograder.sandbox.processes.process import Process\n"
             f"Process().run([sys.executable, '-s', '/opt/program.py'], {{'main.py': b'pass'}}, [*bubblewrap.python_paths(), "
             f"({str(program)!r}, '/opt/program.py')], Limits(), {{'PATH': '/usr/bin'}}, imports=[])\n"
             f"print(next(iter(warm._templates.values())).process.pid, flush=True)\ntime.sleep(60)")

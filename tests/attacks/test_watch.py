@@ -7,8 +7,9 @@ import time
 import pytest
 
 from autograder.jobs import Limits, Verdict
-from autograder.sandbox import bubblewrap, run
+from autograder.sandbox import run
 from autograder.sandbox.base import Watch
+from autograder.sandbox.processes import bubblewrap
 from autograder.service import access
 
 

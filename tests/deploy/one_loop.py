@@ -7,7 +7,7 @@ The environment `user` is enough, so it runs on a machine with nothing else prep
 
 import json
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from hub import paths
 from tests.running import Site, solve
 

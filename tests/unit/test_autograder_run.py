@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox import run
 from autograder.sandbox.base import Watch
-from autograder.sandbox.container import LastWord
+from autograder.sandbox.containers.container import LastWord
 from autograder.sandbox.none import NoSandbox
 from autograder.sandbox.run import Broken, Counted, End
 from tests.attacks.processes import gone

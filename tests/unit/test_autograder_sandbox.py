@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from autograder.jobs import Limits
-from autograder.sandbox import bubblewrap, cgroup, seccomp
+from autograder.sandbox import seccomp
+from autograder.sandbox.processes import bubblewrap, cgroup
 
 HEADERS = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
 ALLOW, KILL = seccomp.ALLOW, seccomp.KILL

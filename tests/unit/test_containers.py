@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 import yaml
 
-from hub import courses, database, paths
+from hub import database, paths
+from hub.config import documents
 from hub.config.excerpt import excerpt
 from hub.config.site import Site
 from hub.deployment import compose
@@ -191,7 +192,7 @@ def test_a_formgrader_reads_of_its_own_class_only(site, tmp_path):
         for name, text in excerpt(Site.example_path, class_.id).items():
             (folder / name).write_text(text)
         alone = Site.load(folder / "classes.yml")
-        assert courses.describe(alone) == [each for each in courses.describe(site) if each["id"] == class_.id]
+        assert documents.courses(alone) == [each for each in documents.courses(site) if each["id"] == class_.id]
         assert (alone.url, alone.class_(class_.id).limits) == (site.url, class_.limits)
         written = "".join(file.read_text() for file in folder.iterdir())
         strangers = {name for name, person in site.people().items() if class_.id not in (*person.staff_of, *person.student_of)}

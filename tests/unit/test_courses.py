@@ -7,6 +7,7 @@ import pytest
 from autograder.quotas import Quotas
 from course import curriculum
 from hub import courses, paths
+from hub.config import documents
 from hub.config.site import Site
 
 SLUG = next(m for m in curriculum.modules() if m.ready).slug
@@ -85,7 +86,7 @@ def test_what_is_no_notebook_is_compared_byte_by_byte(built, text):
 def test_the_autograder_reads_the_quotas_that_classes_yml_says(tmp_path):
     """In its own units: seconds and MB."""
     site = Site.load(Site.example_path)
-    (tmp_path / "quotas.json").write_text(json.dumps(courses.quotas_document(site)))
+    (tmp_path / "quotas.json").write_text(json.dumps(documents.quotas(site)))
     quotas = Quotas(tmp_path / "quotas.json")
     assert quotas.all().keys() == {"ml101", "ml201"}
     quota, asked = quotas.of("ml101"), site.class_("ml101").autograder

@@ -32,10 +32,13 @@ from pydantic import ValidationError
 from autograder import manifests
 from autograder.jobs import Limits
 from autograder.quotas import Quota
-from autograder.sandbox import bubblewrap, container, docker, seccomp
+from autograder.sandbox import seccomp
 from autograder.sandbox.base import SandboxUnavailable
+from autograder.sandbox.containers import container, docker
 from autograder.sandbox.kubernetes import namespaces, pods
+from autograder.sandbox.processes import bubblewrap
 from hub import paths
+from hub.config import __main__ as config_command
 from hub.config import site as hub_site
 from tests.need import need
 
@@ -595,12 +598,12 @@ def test_preflight_refuses_a_pod_that_reaches_the_api_server_and_waits_for_a_pol
 
 @pytest.fixture
 def quotas(tmp_path, capsys):
-    """What `python -m hub.config.site quotas` prints for the example site, with one class that asks for more."""
+    """What `python -m hub.config quotas` prints for the example site, with one class that asks for more."""
     example = hub_site.Site.example_path
     text = example.read_text().replace("memory: 1G                      # of one job", "memory: 3G").replace("parallel: 2 ", "parallel: 7 ")
     (tmp_path / "classes.yml").write_text(text)
     (tmp_path / "rosters").symlink_to(example.parent / "rosters")
-    assert hub_site.main(["quotas", str(tmp_path / "classes.yml")]) == 0
+    assert config_command.main(["quotas", str(tmp_path / "classes.yml")]) == 0
     (tmp_path / "quotas.json").write_text(capsys.readouterr().out)
     return tmp_path / "quotas.json"
 

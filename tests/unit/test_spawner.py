@@ -17,7 +17,7 @@ import pytest
 import requests
 from tornado.web import HTTPError
 
-from autograder.sandbox import bubblewrap
+from autograder.sandbox.processes import bubblewrap
 from hub import paths, visits
 from hub.config.site import Site
 from hub.spawning import homes, limits, processes, servers, spawner

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from autograder.jobs import Limits, Verdict
-from autograder.sandbox import bubblewrap
 from autograder.sandbox.base import Watch
 from autograder.sandbox.none import NoSandbox
+from autograder.sandbox.processes import bubblewrap
 from tests.need import need
 
 REPO = Path(__file__).resolve().parents[2]

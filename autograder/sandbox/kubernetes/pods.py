@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from autograder.jobs import FilePath, Frozen, Kind, Limits, Sha256
-from autograder.sandbox.bubblewrap import INNER_UID
-from autograder.sandbox.container import LARGEST, START_SECONDS
-from autograder.sandbox.docker import HOLDER, LABEL
+from autograder.sandbox.containers.container import LARGEST, START_SECONDS
+from autograder.sandbox.containers.docker import HOLDER, LABEL
+from autograder.sandbox.processes.bubblewrap import INNER_UID
 from autograder.sandbox.run import DISKS
 
 Document = dict[str, Any]

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autograder.jobs import Limits, Verdict
-from autograder.sandbox import engine
 from autograder.sandbox.base import WORK
+from autograder.sandbox.containers import engine
 from autograder.sandbox.run import CHUNK, DISKS, Broken, Counted, End, Piece
 
 LARGEST = 64 * 2**20                    # of what is sent into a container, and of its last word

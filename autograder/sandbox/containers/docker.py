@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from autograder.jobs import Limits, Usage, Verdict
-from autograder.sandbox import bubblewrap, engine, run, seccomp
+from autograder.sandbox import run, seccomp
 from autograder.sandbox.base import WORK, Outcome, SandboxUnavailable, Talk, Watch
-from autograder.sandbox.container import LARGEST, Container
+from autograder.sandbox.containers import engine
+from autograder.sandbox.containers.container import LARGEST, Container
+from autograder.sandbox.processes import bubblewrap
 from autograder.sandbox.run import MOST_FILES
 
 HOLDER = Path(__file__).with_name("holder.py")

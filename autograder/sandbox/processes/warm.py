@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from autograder.sandbox import bubblewrap, seccomp
+from autograder.sandbox import seccomp
 from autograder.sandbox.base import WORK
+from autograder.sandbox.processes import bubblewrap
 
 PROGRAM = Path(__file__).with_name("template.py")
 INNER_PROGRAM = "/opt/template.py"

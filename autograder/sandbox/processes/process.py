@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autograder.jobs import Limits, Usage, Verdict
-from autograder.sandbox import bubblewrap, census, cgroup, regular, run, seccomp, warm
+from autograder.sandbox import regular, run, seccomp
 from autograder.sandbox.base import WORK, Outcome, SandboxUnavailable, Talk, Watch
-from autograder.sandbox.pipes import Pipes
+from autograder.sandbox.processes import bubblewrap, census, cgroup, warm
+from autograder.sandbox.processes.pipes import Pipes
 from autograder.sandbox.run import DISKS, MOST_FILES, Broken, Counted, End, Piece
 
 START_SECONDS = 20
