@@ -10,7 +10,7 @@ from autograder.sandbox.processes import bubblewrap
 from hub import database, paths, secrets, visits
 from hub.accounts import roles, signin
 from hub.config.site import Site
-from hub.network import sockets, wiring
+from hub.network import names, sockets, wiring
 from hub.spawning import docker_spawner, spawner
 
 c = get_config()
@@ -73,13 +73,12 @@ c.Spawner.poll_interval = 30
 c.Spawner.ip = "127.0.0.1"
 
 # --- services: the supervisor starts them, except for the culler
+served = {roles.EXCHANGE: wired.exchange.url, roles.AUTOGRADER: wired.autograder.url,
+          **{class_.id: wired.formgrader[class_.id].url for class_ in site.classes}}
+names.configure(c, site, wired, served)
 c.JupyterHub.services = [
-    {"name": roles.EXCHANGE, "url": wired.exchange.url, "api_token": secret.service_token(roles.EXCHANGE),
-     "oauth_no_confirm": True, "display": False},
-    *({"name": class_.id, "url": wired.formgrader[class_.id].url,
-       "api_token": secret.service_token(class_.id), "oauth_no_confirm": True, "display": False} for class_ in site.classes),
-    {"name": roles.AUTOGRADER, "url": wired.autograder.url, "api_token": secret.service_token(roles.AUTOGRADER),
-     "oauth_no_confirm": True, "display": False},
+    *({"name": name, "url": url, "api_token": secret.service_token(name), "oauth_no_confirm": True, "display": False}
+      for name, url in served.items()),
     {"name": roles.PROMETHEUS, "api_token": secret.service_token(roles.PROMETHEUS), "display": False},
     {"name": roles.CULLER, "command": [sys.executable, "-m", "hub.spawning.culler", f"--timeout={site.idle_minutes * 60}",
                                        f"--cull-every={min(300, site.idle_minutes * 30)}"], "cwd": str(paths.REPO)},

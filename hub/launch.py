@@ -20,7 +20,7 @@ from autograder.sandbox.processes import bubblewrap
 from hub import database, paths, secrets
 from hub.config import documents
 from hub.config.site import Site
-from hub.network import wiring
+from hub.network import names, wiring
 
 KEPT = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
         "TINYTORCH_STATE", "TINYTORCH_ENVS", "TINYTORCH_BUILD", "TINYTORCH_CLASSES", "TINYTORCH_DATA", wiring.VARIABLE)
@@ -43,9 +43,10 @@ class Launcher:
         access = json.dumps([f"access:services!service={name}"])
         return {
             "JUPYTERHUB_API_TOKEN": self.secrets.service_token(name), "JUPYTERHUB_CLIENT_ID": f"service-{name}",
-            "JUPYTERHUB_API_URL": f"{self.wiring.hub.url}/hub/api", "JUPYTERHUB_BASE_URL": "/", "JUPYTERHUB_HOST": "",
+            "JUPYTERHUB_API_URL": f"{self.wiring.hub.url}/hub/api", "JUPYTERHUB_BASE_URL": "/",
+            "JUPYTERHUB_HOST": self.site.url if self.site.settings.subdomains else "",
             "JUPYTERHUB_SERVICE_NAME": name, "JUPYTERHUB_SERVICE_PREFIX": prefix, "JUPYTERHUB_SERVICE_URL": place.bind_url,
-            "JUPYTERHUB_OAUTH_CALLBACK_URL": f"{prefix}oauth_callback",
+            "JUPYTERHUB_OAUTH_CALLBACK_URL": f"{names.of_service(self.site, name)}{prefix}oauth_callback",
             "JUPYTERHUB_OAUTH_SCOPES": access, "JUPYTERHUB_OAUTH_ACCESS_SCOPES": access, "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": "[]",
         }
 
@@ -60,7 +61,8 @@ class Launcher:
         chp = paths.ENVS / "proxy" / "node_modules" / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
         public, api = self.wiring.public, self.wiring.proxy_api
         return [str(paths.ENVS / "proxy" / "node"), str(chp), "--ip", public.bind, "--port", str(public.port),
-                "--api-ip", api.bind, "--api-port", str(api.port), "--error-target", f"{self.wiring.hub.url}/hub/error"], {
+                "--api-ip", api.bind, "--api-port", str(api.port), "--error-target", f"{self.wiring.hub.url}/hub/error",
+                *(["--host-routing"] if self.site.settings.subdomains else [])], {
             **self.base, "CONFIGPROXY_AUTH_TOKEN": self.secrets.proxy_token}
 
     def exchange(self) -> tuple[list[str], dict[str, str]]:

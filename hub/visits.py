@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 from hub import paths
 from hub.config.site import Site
+from hub.network import names
 from hub.spawning.class_server import check_membership
 
 
@@ -45,7 +46,7 @@ class Visits:
             fresh = not paths.home(user.name, class_id).exists()
             rest = "lab/tree/Welcome.md" if fresh else "lab"
         query = f"?{request.query}" if request.query else ""
-        target = f"{base_url}user/{user.escaped_name}/{class_id}/{quote(rest)}{query}"
+        target = f"{user.url}{class_id}/{quote(rest)}{query}"
         server = user.spawners.get(class_id)
         if server is not None and server.ready:
             return target
@@ -65,8 +66,12 @@ class Visits:
         person = self.people.get(getattr(user, "name", ""))
         if person is None:
             return []
-        return [{"id": class_id, "title": self.site.class_(class_id).title, "staff": "yes" if class_id in person.staff_of else "",
-                 "state": state(user.spawners.get(class_id))} for class_id in self.classes_of(user)]
+        return [{"id": class_id, "title": self.site.class_(class_id).title, "state": state(user.spawners.get(class_id)),
+                 "formgrader": self.formgrader(class_id) if class_id in person.staff_of else ""} for class_id in self.classes_of(user)]
+
+    def formgrader(self, class_id: str) -> str:
+        """Where its staff grade."""
+        return f"{names.of_service(self.site, class_id)}/services/{class_id}/formgrader"
 
 
 def state(server: Any) -> str:

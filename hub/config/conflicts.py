@@ -3,9 +3,12 @@
 Works on the file's data as it is, so that these problems are told together with those of single values.
 """
 
+import contextlib
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from hub.config import rules
 from hub.config.document import Document, Place
@@ -26,6 +29,7 @@ def conflicts(document: Document, rosters: Rosters) -> Iterator[Problem]:
     yield from _emails_of_nobody(document)
     yield from _sign_in(document, rosters)
     yield from _certificate(document)
+    yield from _subdomains(document)
 
 
 def class_entries(document: Document) -> list[tuple[int, dict[str, Any]]]:
@@ -212,3 +216,20 @@ def _certificate(document: Document) -> Iterator[Problem]:
         elif chosen != "files" and key in section:
             what = f"not in force, since certificates are {chosen}"
             yield document.problem(("site", "tls", key), section[key], what, "write certificates: files, or remove this line")
+
+
+def _subdomains(document: Document) -> Iterator[Problem]:
+    """Names below the site's need a name above them, and a certificate that an authority gives to nobody over port 80."""
+    if document.value(("site", "subdomains")) is not True:
+        return
+    url = document.value(("site", "url"))
+    address = urlsplit(url) if isinstance(url, str) else urlsplit("http://127.0.0.1")
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(address.hostname or "")
+        what = f"there are no names below {address.hostname}, which is an address and no name"
+        fix = "give the site a name in site.url (http://hub.localhost:8000 to try it), or write subdomains: false"
+        yield document.problem(("site", "subdomains"), True, what, fix)
+    if address.scheme == "https" and document.value(("site", "tls", "certificates")) not in ("files", "internal"):
+        what = f"an automatic certificate is for {address.hostname} alone"
+        fix = f"write tls.certificates: files, with a certificate for {address.hostname} and *.{address.hostname}, or internal"
+        yield document.problem(("site", "subdomains"), True, what, fix)

@@ -172,7 +172,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")           # RFC 6761: all of them are this machine
 
 
 def time_zone(name: str) -> str:

@@ -176,6 +176,9 @@ class Settings(Section):
     title: Label = Field(default="TinyTorch Hub", examples=["TinyTorch Hub"], description="The name on every page.")
     url: Url = Field(default="http://127.0.0.1:8000", examples=["http://127.0.0.1:8000"], description=(
         "Where people reach the site. This machine only by default: without TLS anybody on the way reads passwords."))
+    subdomains: bool = Field(default=False, examples=[True], description=(
+        "Whether each person's servers and each formgrader have a name of their own below the site's, so that browsers keep them apart:"
+        " alice.hub.example.org. Off by default: it needs a wildcard in the DNS and in the certificate (*.hub.example.org)."))
     timezone: TimeZone = Field(default="UTC", examples=["Europe/Berlin"], description=(
         "Whose 23:59 a due date means. UTC by default: the same moment on every machine."))
     sign_in: Literal["native", "oidc", "lti13"] = Field(default="native", examples=["native"], description=(

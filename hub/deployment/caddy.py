@@ -32,7 +32,8 @@ def caddyfile(site: Site, upstream: str = "proxy:8000") -> str:
     starting = page("The site is being started", "It is back in a moment, and this page reloads by itself. Running notebooks go on.",
                     "If it takes longer than a few minutes, tell your instructor.", reload=True)
     host = f"[{site.host}]" if ":" in site.host else site.host
-    where = host if site.port == 443 else f"{host}:{site.port}"
+    hosts = [host, f"*.{host}"] if site.settings.subdomains else [host]
+    where = ", ".join(f"https://{name}" if site.port == 443 else f"https://{name}:{site.port}" for name in hosts)
     return f"""# Made from classes.yml by hub/deployment/caddy.py; written anew at every deployment.
 {{
 	admin unix//tmp/caddy-admin.sock|0600
@@ -46,7 +47,7 @@ def caddyfile(site: Site, upstream: str = "proxy:8000") -> str:
 	}}
 {f"	email {tls.email}{chr(10)}" if tls.email else ""}}}
 
-https://{where} {{
+{where} {{
 {own}{hsts}	header {{
 		-Server
 		-Via

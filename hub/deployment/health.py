@@ -18,9 +18,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
+from requests.cookies import get_cookie_header
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -110,9 +111,8 @@ class Visitor:
 
     def ask(self, method: str, path: str, step: str, **options: Any) -> requests.Response:
         where = urljoin(self.url, path)
-        token = max((c for c in self.session.cookies if c.name == "_xsrf" and urlsplit(where).path.startswith(c.path)),
-                    key=lambda c: len(c.path), default=None)
-        headers = {"Referer": urljoin(self.url, "/"), **({"X-XSRFToken": token.value or ""} if token else {}), **self.headers}
+        token = next((each.removeprefix("_xsrf=") for each in self.cookies(where).split("; ") if each.startswith("_xsrf=")), "")
+        headers = {"Referer": urljoin(where, "/"), **({"X-XSRFToken": token} if token else {}), **self.headers}
         try:
             answer = self.session.request(method, where, headers=headers, timeout=60, **options)
         except requests.RequestException as error:
@@ -120,6 +120,10 @@ class Visitor:
         if answer.status_code >= 400:
             raise Failed(f"{step}: {where} answers {answer.status_code}: {said(answer)}")
         return answer
+
+    def cookies(self, where: str) -> str:
+        """What a browser sends there, the most specific path first: with `site.subdomains` everybody's servers have a host of their own."""
+        return get_cookie_header(self.session.cookies, requests.Request("GET", where).prepare()) or ""
 
     def sign_in(self, name: str, account: dict[str, Any]) -> None:
         if "token" in account:
@@ -136,7 +140,7 @@ class Visitor:
             raise Failed("sign-in: the hub's cookies are not marked as secure, so a browser might send them unencrypted")
 
     def start(self, name: str, server: str, seconds: float = 180) -> str:
-        """Start the server and wait for it; returns the path of its home."""
+        """Start the server and wait for it; returns where its home is."""
         if "Authorization" not in self.headers:
             self.ask("GET", "/hub/home", "home page")
         self.ask("POST", f"/hub/api/users/{name}/servers/{server}", "start of a server")
@@ -144,7 +148,7 @@ class Visitor:
         while time.monotonic() < deadline:
             model = self.ask("GET", f"/hub/api/users/{name}", "state of the server").json().get("servers", {}).get(server, {})
             if model.get("ready"):
-                return f"/user/{name}/{server}/"
+                return str(model["url"])
             if not model.get("pending"):
                 raise Failed(f"start of a server: it ended again. Look at: docker logs {name}'s container, and the hub's log")
             time.sleep(0.3)
@@ -172,11 +176,10 @@ class Visitor:
         from tornado.httpclient import HTTPRequest
         from tornado.websocket import websocket_connect
 
-        prefix = path.partition("api/")[0]
-        cookies = "; ".join(f"{c.name}={c.value}" for c in self.session.cookies if prefix.startswith(c.path))
-        url = urljoin(self.url, path).replace("http", "ws", 1)
+        url = urljoin(self.url, path)
+        cookies, origin, url = self.cookies(url), urljoin(url, "/").rstrip("/"), url.replace("http", "ws", 1)
         trust = ssl.create_default_context(cafile=self.ca) if url.startswith("wss") else None
-        request = HTTPRequest(url, headers={"Origin": self.url, **({"Cookie": cookies} if cookies else {}), **self.headers},
+        request = HTTPRequest(url, headers={"Origin": origin, **({"Cookie": cookies} if cookies else {}), **self.headers},
                               ssl_options=trust, request_timeout=60)
         channel, printed = await websocket_connect(request), ""
         try:

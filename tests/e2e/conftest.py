@@ -14,14 +14,20 @@ from tests.running import Site
 
 # names resolve to nothing, so that no page can fetch anything from elsewhere
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+             "--disable-component-update", "--disable-sync",
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost, EXCLUDE *.localhost"]
 
 
 @pytest.fixture(scope="package")
-def site(tmp_path_factory):
-    """The example site, for the browser's tests alone: other tests release and submit as well."""
+def isolated():
+    """These tests are about a site whose servers are kept apart."""
     said = isolation()
     need("bubblewrap", not said, said)
+
+
+@pytest.fixture(scope="package")
+def site(isolated, tmp_path_factory):
+    """The example site, for the browser's tests alone: other tests release and submit as well."""
     running = Site(tmp_path_factory.mktemp("e2e"))
     running.up()
     yield running

@@ -237,6 +237,14 @@ WRONG = {
         "url: http://127.0.0.1:8000", "url: http://localhost", "site.url", "'http://localhost'",
         "the port must be from 1024 to 65000 (lower ones need root, and the site's own processes use the next ones)",
         "write http://localhost:8000", False),
+    "names below an address": (
+        "  timezone: Europe/Berlin", "  subdomains: true", "site.subdomains", "true",
+        "there are no names below 127.0.0.1, which is an address and no name",
+        "give the site a name in site.url (http://hub.localhost:8000 to try it), or write subdomains: false", False),
+    "names below a certificate for one": (
+        "url: http://127.0.0.1:8000", "url: https://hub.example.org\n  subdomains: true  # <--", "site.subdomains", "true",
+        "an automatic certificate is for hub.example.org alone",
+        "write tls.certificates: files, with a certificate for hub.example.org and *.hub.example.org, or internal", False),
     "time zone by city": (
         "timezone: Europe/Berlin", "timezone: Zurich", "site.timezone", "'Zurich'",
         "no time zone of that name", "write Europe/Zurich", False),
@@ -663,7 +671,8 @@ def test_without_a_start_only_what_is_named_is_due():
 
 @pytest.mark.parametrize(("url", "host", "port"), [
     ("https://hub.example.org", "hub.example.org", 443), ("https://hub.example.org:8443/", "hub.example.org", 8443),
-    ("http://localhost:9000", "localhost", 9000), ("http://[::1]:8000", "::1", 8000), ("http://127.0.0.7:8000/", "127.0.0.7", 8000),
+    ("http://localhost:9000", "localhost", 9000), ("http://hub.localhost:9000", "hub.localhost", 9000),
+    ("http://[::1]:8000", "::1", 8000), ("http://127.0.0.7:8000/", "127.0.0.7", 8000),
 ])
 def test_urls_that_may_be_used(url, host, port):
     site = load(text=changed("http://127.0.0.1:8000", f'"{url}"'))

@@ -483,7 +483,7 @@ def test_systems_without_proc_are_asked_through_ps(monkeypatch, tmp_path):
 # --------------------------------------------------------------------------------------------- where people land
 def person(name: str, **ready: bool) -> SimpleNamespace:
     servers = {class_id: SimpleNamespace(ready=up, pending=None) for class_id, up in ready.items()}
-    return SimpleNamespace(name=name, escaped_name=name, spawners=servers)
+    return SimpleNamespace(name=name, escaped_name=name, url=f"/user/{name}/", spawners=servers)
 
 
 def handler(user: object, *arguments: str) -> SimpleNamespace:
@@ -533,9 +533,9 @@ def test_servers_named_after_no_class_are_refused_before_they_exist(site):
 
 def test_the_home_page_shows_ones_own_classes_and_their_state(site):
     visit = visits.Visits(site, True)
-    assert [(card["id"], card["staff"], card["state"]) for card in visit.cards(person("alice", ml101=True))] == [
+    assert [(card["id"], card["formgrader"], card["state"]) for card in visit.cards(person("alice", ml101=True))] == [
         ("ml101", "", "running"), ("ml201", "", "stopped")]
-    assert [card["staff"] for card in visit.cards(person("grace"))] == ["yes", "yes"]
+    assert [card["formgrader"] for card in visit.cards(person("grace"))] == [f"/services/{name}/formgrader" for name in ("ml101", "ml201")]
     assert visit.cards(None) == visit.cards(SimpleNamespace(kind="service", name="ngshare")) == []
 
 

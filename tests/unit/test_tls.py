@@ -52,3 +52,12 @@ def test_the_configuration_says_what_the_section_says(write, line, here, absent)
 
 def test_another_port_is_served_under_that_port(write):
     assert "https://hub.example.org:8443 {" in caddyfile(Site.load(write(url="https://hub.example.org:8443")))
+
+
+@pytest.mark.parametrize(("port", "served"), [
+    ("", "\nhttps://hub.example.org, https://*.hub.example.org {"),
+    (":8443", "\nhttps://hub.example.org:8443, https://*.hub.example.org:8443 {")])
+def test_a_name_for_each_person_is_served_too(write, port, served):
+    file = write("tls: {certificates: internal}", url=f"https://hub.example.org{port}")
+    file.write_text(file.read_text().replace("subdomains: false", "subdomains: true"))
+    assert served in caddyfile(Site.load(file))
