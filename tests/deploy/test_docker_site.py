@@ -10,7 +10,9 @@ import subprocess
 import time
 
 import pytest
+import requests
 import yaml
+from requests.cookies import get_cookie_header
 
 from hub import paths
 from hub.spawning import engine
@@ -141,6 +143,22 @@ def test_classes_of_one_person_have_a_home_each(contained, people, alices):
         alice.stop("ml201")
     eventually(lambda: not docker("ps", "-aq", "--filter", f"name={contained.student('ml201', 'alice')}").strip())
     assert not (contained.sockets / "servers" / "ml201--alice").exists()
+
+
+def test_the_course_list_knows_the_formgraders_without_looking_up_a_name(contained, people):
+    """A site has a name outside, and a person's container can look up none."""
+    grace = people["grace"]
+    grace.start("ml201", PATIENCE)
+    try:
+        grace.assignments("ml201")               # signs in to that server
+        path = f"{grace.home('ml201')}formgraders"
+        cookies = get_cookie_header(grace.session.cookies, requests.Request("GET", grace.url(path)).prepare())
+        listed = grace.get(path, headers={"Host": "hub.example.org", "Cookie": cookies}).json()
+        assert listed["success"], listed["value"]
+        assert [(course["course_id"], course["url"]) for course in listed["value"]] == [
+            (name, f"http://hub.example.org/services/{name}/lab?formgrader=true") for name in ("ml101", "ml201")]
+    finally:
+        grace.stop("ml201")
 
 
 def test_nobody_gets_a_container_of_another_class(contained, people):
