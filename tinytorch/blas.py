@@ -1,4 +1,4 @@
-"""The library that NumPy multiplies matrices with: how many threads it uses, and how to tell it.
+"""The library that NumPy multiplies matrices with: how many threads it uses, how to tell it, and a sum that NumPy has no function for.
 
 Nothing of the framework is imported here, and NumPy only when somebody asks: `tito` looks at a workspace whose code may not run yet.
 """
@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def usable_cpus() -> int:
@@ -17,32 +18,39 @@ def usable_cpus() -> int:
 
 
 @functools.cache
-def _openblas() -> tuple[Callable[[int], None], Callable[[], int]] | None:
-    """The functions that set and tell how many threads NumPy's own OpenBLAS uses; None where NumPy came without it."""
+def _openblas() -> tuple[ctypes.CDLL, str, str] | None:
+    """NumPy's own OpenBLAS and what its functions' names begin and end with; None where NumPy came without it."""
     import numpy as np
 
     numpy = Path(np.__file__).parent
     for folder in (numpy.with_name("numpy.libs"), numpy / ".dylibs"):
         for library in folder.glob("*openblas*"):
             loaded = ctypes.CDLL(str(library))
-            for prefix, suffix in (("scipy_openblas", "64_"), ("scipy_openblas", ""), ("openblas", "64_"), ("openblas", "")):
-                with contextlib.suppress(AttributeError):
-                    return getattr(loaded, f"{prefix}_set_num_threads{suffix}"), getattr(loaded, f"{prefix}_get_num_threads{suffix}")
+            for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
+                if hasattr(loaded, f"{prefix}openblas_set_num_threads{suffix}"):
+                    return loaded, prefix, suffix
     return None
+
+
+@functools.cache
+def _function(name: str) -> Any:
+    """A function of OpenBLAS; None where it has none of this name."""
+    library, prefix, suffix = _openblas() or (None, "", "")
+    return getattr(library, name.format(prefix, suffix), None)
 
 
 def get_blas_threads() -> int | None:
     """How many threads a matrix product uses; None where the BLAS library does not say."""
-    found = _openblas()
-    return int(found[1]()) if found else None
+    get = _function("{}openblas_get_num_threads{}")
+    return int(get()) if get else None
 
 
 def set_blas_threads(threads: int) -> bool:
     """Let matrix products use that many threads, in the whole process. False where the BLAS library cannot be told."""
-    found = _openblas()
-    if found:
-        found[0](threads)
-    return bool(found)
+    set_ = _function("{}openblas_set_num_threads{}")
+    if set_:
+        set_(threads)
+    return bool(set_)
 
 
 @contextlib.contextmanager
@@ -57,3 +65,17 @@ def blas_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         set_blas_threads(before)
+
+
+@functools.cache
+def axpby() -> Callable[[int, float, int, int, float, int, int], None] | None:
+    """axpby()(n, a, x, 1, b, y, 1) makes y = a x + b y of n float32 numbers each, x and y being addresses; None where there is none.
+
+    One walk over memory where NumPy takes three, without Python's lock. Nothing is checked: both arrays must be float32 without gaps.
+    """
+    function = _function("{}cblas_saxpby{}")
+    if function:
+        whole = ctypes.c_int64 if (_openblas() or ("",))[-1] else ctypes.c_int32
+        address = ctypes.c_void_p
+        function.argtypes, function.restype = [whole, ctypes.c_float, address, whole, ctypes.c_float, address, whole], None
+    return function

@@ -53,8 +53,10 @@ class Stepper:
 
     `param_groups` is a list of dicts: "params", "names", and the group's own options (lr, weight_decay, ...). `state` has one
     dict per parameter, in the order of `parameters`: "step", how often it was moved, and the arrays that `keeps` names.
-    Without parameters an optimizer waits for `bind`.
+    Without parameters an optimizer waits for `bind`. `block` is the number of numbers that `update` gets at a time.
     """
+
+    block = BLOCK
 
     def __init__(self, parameters: Iterable | None = None, lr: float = 0.01, **options: Any) -> None:
         if isinstance(parameters, (int, float)):
@@ -154,7 +156,8 @@ class Stepper:
             if name not in state:
                 state[name] = np.zeros_like(data)
         state["step"] = step = state.get("step", 0) + 1
-        in_blocks(functools.partial(self.update, step=step, **options), data, grad, *[state[name] for name in names])
+        in_blocks(functools.partial(self.update, step=step, **options), data, grad, *[state[name] for name in names],
+                  size=self.block)
         p.data = data
 
     # going on another day
