@@ -48,13 +48,14 @@ def first_gradient(loss, grad=None):
 def input_gradients(t, grad):
     """(x, its gradient) for each input of t that needs one, by the rule of the op that made t. t forgets how it was made.
 
+    What the op kept may have a rule of its own, `gradients(grad)`: how a product was made can matter to how its gradients are.
     A gradient is a float32 array of x's shape, or of a shape that x was broadcast to. For a leaf it lies in memory that nobody else
     uses. ValueError if the rule returned anything else.
     """
     op, inputs, kept, options, _ = t.origin
     t.origin = FREED
     arrays = [x.data for x in inputs]
-    made = op.derivative(grad, kept, *arrays, **options)
+    made = kept.gradients(grad) if hasattr(kept, "gradients") else op.derivative(grad, kept, *arrays, **options)
     made = made if isinstance(made, tuple) else (made,)
     if len(made) != len(inputs):
         raise ValueError(f"the rule of {op.__name__}() returned {len(made)} gradients for {len(inputs)} inputs")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch import products
 from tinytorch.core.tensor import matmul
 from tinytorch.graphs import NOTHING
 
@@ -75,13 +76,12 @@ class Meeting:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """For as long as this lasts, matmul asks whether its thread has a seat and its second array is one of the weights."""
-        forward, derivative = matmul.forward, matmul.derivative
+        forward = matmul.forward
         matmul.forward = _forward(forward)
-        matmul.derivative = _derivative(derivative) if derivative else None
         try:
             yield
         finally:
-            matmul.forward, matmul.derivative = forward, derivative
+            matmul.forward = forward
 
 
 class Product:
@@ -95,7 +95,7 @@ class Product:
         ends = np.cumsum([0, *map(len, everyones)])
         self.mine = slice(ends[number], ends[number + 1])
         self.columns = np.concatenate([each[:, self.run] for each in everyones])
-        summands = meeting.exchange(number, self.columns @ weight[self.run])
+        summands = meeting.exchange(number, products.forward(self.columns, weight[self.run]))
         self.out = sum([each[self.mine] for each in summands[1:]], start=summands[0][self.mine])
 
     def gradients(self, grad: np.ndarray) -> tuple[Callable, Callable]:
@@ -104,11 +104,12 @@ class Product:
         grad = np.concatenate(everyones)
 
         def for_rows() -> np.ndarray:
-            return self._together((len(grad), len(self.weight)), lambda all_rows: np.matmul(
-                grad, self.weight[self.run].T, out=all_rows[:, self.run]))[self.mine]
+            return self._together((len(grad), len(self.weight)), lambda all_rows: products.for_rows(
+                grad, self.weight[self.run], out=all_rows[:, self.run]))[self.mine]
 
         def for_weight() -> np.ndarray | object:
-            whole = self._together(self.weight.shape, lambda whole: np.matmul(self.columns.T, grad, out=whole[self.run]))
+            whole = self._together(self.weight.shape, lambda whole: products.for_weight(
+                self.columns, grad, out=whole[self.run]))
             return whole if self.number == 0 else NOTHING
 
         return for_rows, for_weight
@@ -130,9 +131,3 @@ def _forward(plain: Callable) -> Callable:
         product = Product(meeting, number, a, b)
         return product.out, product
     return forward
-
-
-def _derivative(plain: Callable) -> Callable:
-    def derivative(grad: np.ndarray, kept: Any, a: np.ndarray, b: np.ndarray) -> Any:
-        return kept.gradients(grad) if isinstance(kept, Product) else plain(grad, kept, a, b)
-    return derivative

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from tinytorch import products
 from tinytorch.core import activations, layers, losses
 from tinytorch.core.tensor import (
     add,
@@ -15,6 +16,7 @@ from tinytorch.core.tensor import (
     exp,
     getitem,
     log,
+    matmul,
     neg,
     power,
     reduce_max,
@@ -165,3 +167,8 @@ def _(grad, difference, scores, *, targets, label_smoothing=0.0): return grad / 
 
 @losses.bce_with_logits.backward
 def _(grad, difference, x, *, targets): return grad / x.size * difference
+
+
+# module 06 writes the rule of matmul; what does not need it are few rows times a large weight
+
+products.in_pieces(matmul)

@@ -1,0 +1,91 @@
+"""Products of few rows with a large weight: the same numbers as NumPy's, in pieces, and who asks for them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinytorch import products
+from tinytorch.blas import blas_threads, get_blas_threads
+from tinytorch.core import autograd  # noqa: F401   (with it matmul has its rule)
+from tinytorch.core.tensor import Tensor, matmul
+
+
+def numbers(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@given(rows=st.integers(0, 40), inner=st.integers(1, 90), columns=st.integers(1, 9), uncopied=st.sampled_from([1, 500, 10 ** 6]),
+       seed=st.integers(0, 99))
+def test_pieces_make_the_whole(rows, inner, columns, uncopied, seed):
+    x, w, grad = numbers(seed, rows, inner), numbers(seed + 1, inner, columns), numbers(seed + 2, rows, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "UNCOPIED", uncopied)
+        patch.setattr(products, "LONG", 20)
+        np.testing.assert_allclose(products.forward(x, w), x.astype(float) @ w, rtol=1e-4, atol=1e-4)
+        wide = np.full((rows, inner + 2), 7, np.float32)
+        products.for_rows(grad, w, out=wide[:, 1:-1])
+        np.testing.assert_allclose(wide[:, 1:-1], grad.astype(float) @ w.T, rtol=1e-4, atol=1e-4)
+        assert (wide[:, [0, -1]] == 7).all()
+        np.testing.assert_allclose(products.for_weight(x, grad, np.empty_like(w)), x.T.astype(float) @ grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Which products were made in pieces: the rows of each."""
+    if get_blas_threads() is None:
+        pytest.skip("this NumPy's BLAS does not say how many threads it uses")
+    seen = []
+
+    def forward(rows, weight):
+        seen.append(len(rows))
+        return rows @ weight
+
+    monkeypatch.setattr(products, "LARGE", 200)
+    monkeypatch.setattr(products, "forward", forward)
+    return seen
+
+
+def gradients(rows, threads=1):
+    x, w = Tensor(numbers(0, rows, 30), requires_grad=True), Tensor(numbers(1, 30, 10), requires_grad=True)
+    with blas_threads(threads):
+        out = x @ w
+        out.backward(numbers(2, rows, 10))
+    np.testing.assert_allclose(out.data, x.data @ w.data, rtol=1e-4, atol=1e-5)
+    return x.grad, w.grad
+
+
+@pytest.mark.parametrize(("rows", "threads", "pieces"), [(1, 1, True), (32, 1, True), (33, 1, False), (8, 2, False)])
+def test_few_rows_on_one_core_are_multiplied_in_pieces(asked, rows, threads, pieces):
+    got = gradients(rows, threads)
+    assert asked == ([rows] if pieces else [])
+    grad = numbers(2, rows, 10)
+    for one, want in zip(got, (grad @ numbers(1, 30, 10).T, numbers(0, rows, 30).T @ grad), strict=True):
+        np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["sign", "nothing", "error"])
+def test_whoever_has_another_rule_of_matmul_sees_it_at_work(asked, monkeypatch, wrong):
+    """A student's rule decides, for large weights, too: a mistake in it may not hide behind ours."""
+    def rule(grad, out, a, b):
+        if wrong == "error":
+            raise NotImplementedError("not yet")
+        return (lambda: -grad @ b.T, lambda: a.T @ grad) if wrong == "sign" else None
+
+    monkeypatch.setattr(matmul, "derivative", rule)
+    if wrong == "sign":
+        np.testing.assert_allclose(gradients(8)[0], -numbers(2, 8, 10) @ numbers(1, 30, 10).T, rtol=1e-4, atol=1e-5)
+    else:
+        with pytest.raises(NotImplementedError if wrong == "error" else ValueError):
+            gradients(8)
+    assert asked == []
+
+
+def test_other_shapes_are_numpys(asked):
+    with blas_threads(1):
+        for a, b in [((3, 4, 30), (30, 10)), ((30,), (30, 10)), ((4, 30), (4, 30, 10))]:
+            one, other = numbers(0, *a), numbers(1, *b)
+            np.testing.assert_allclose((Tensor(one) @ Tensor(other)).data, one @ other, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match="the inner sizes 29 and 30 must agree"):
+            Tensor(numbers(0, 4, 29)) @ Tensor(numbers(1, 30, 10))
+    assert asked == []
