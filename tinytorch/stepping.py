@@ -16,7 +16,7 @@ from tinytorch.core.tensor import Tensor
 
 BLOCK = 1 << 15         # numbers worked on at a time: with all they need, 128 KiB each, they stay in a core's own cache
 SHARED = 1 << 20        # numbers from which on several threads are faster than one: with 300,000, waking the other costs what it saves
-LONG = 1 << 16          # the least that a thread works on at a time when work is shared
+LONG = 1 << 17          # the least that a thread works on at a time when work is shared
 
 
 def in_blocks(function: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK) -> None:
