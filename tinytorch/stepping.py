@@ -130,8 +130,9 @@ class Stepper:
 
     def zero_grad(self) -> None:
         """Forget the gradients, before the next backward() adds to them."""
-        for p in self.parameters:
-            p.grad = None
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     def step(self) -> None:
         """Move every parameter that has a gradient. Nothing moves if any gradient is unfit."""
