@@ -68,6 +68,16 @@ def blas_threads(threads: int) -> Iterator[None]:
 
 
 @functools.cache
+def kernels() -> str:
+    """For which kind of processor OpenBLAS works here, in small letters ("haswell", "skylakex"); "" where it does not say."""
+    name = _function("{}openblas_get_corename{}")
+    if not name:
+        return ""
+    name.restype = ctypes.c_char_p
+    return (name() or b"").decode().lower()
+
+
+@functools.cache
 def axpby() -> Callable[[int, float, int, int, float, int, int], None] | None:
     """axpby()(n, a, x, 1, b, y, 1) makes y = a x + b y of n float32 numbers each, x and y being addresses; None where there is none.
 

@@ -1,9 +1,9 @@
 """Products of few rows with a large weight, piece by piece.
 
 They cost what reading the weight costs, so BLAS should read it once. It would copy it first, into the order in which its kernels like to
-read. Small matrices OpenBLAS multiplies as they lie, and a product of weight and gradient needs no copy where one of gradient and
-weight does. With 4 rows and a weight of 50176 x 128 the three products of a step take half the time that they take whole, with 32 rows
-four fifths.
+read. Where processors have vectors of 512 bits, OpenBLAS multiplies small matrices as they lie, and a product of weight and gradient
+needs no copy where one of gradient and weight does. With 4 rows and a weight of 50176 x 128 the three products of a step then take half
+the time that they take whole, with 32 rows five sixths. Elsewhere that gains nothing, but for a single row.
 
     x @ w      = sum of x[:, k] @ w[k] over runs k of the weight's rows
     grad @ w.T = columns k: (w[k] @ grad.T).T
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.blas import get_blas_threads
+from tinytorch.blas import get_blas_threads, kernels
 
 LARGE = 1 << 18         # numbers in a weight from which its reading is what costs
-FEW = 32                # rows up to which reading costs more than multiplying
+FEW = 32 if kernels() in ("skylakex", "cooperlake", "sapphirerapids") else 1        # rows up to which pieces are faster
 UNCOPIED = 10 ** 6      # multiplications up to which OpenBLAS takes matrices as they lie
 LONG = 2048             # rows of a weight in a piece of grad @ w.T: what they give is still near when it is turned around
 

@@ -1,5 +1,10 @@
 """Products of few rows with a large weight: the same numbers as NumPy's, in pieces, and who asks for them."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +26,7 @@ def test_pieces_make_the_whole(rows, inner, columns, uncopied, seed):
     x, w, grad = numbers(seed, rows, inner), numbers(seed + 1, inner, columns), numbers(seed + 2, rows, columns)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "UNCOPIED", uncopied)
+        patch.setattr(products, "FEW", 32)
         patch.setattr(products, "LONG", 20)
         np.testing.assert_allclose(products.forward(x, w), x.astype(float) @ w, rtol=1e-4, atol=1e-4)
         wide = np.full((rows, inner + 2), 7, np.float32)
@@ -42,6 +48,7 @@ def asked(monkeypatch):
         return rows @ weight
 
     monkeypatch.setattr(products, "LARGE", 200)
+    monkeypatch.setattr(products, "FEW", 32)                # whatever the processor
     monkeypatch.setattr(products, "forward", forward)
     return seen
 
@@ -89,3 +96,10 @@ def test_other_shapes_are_numpys(asked):
         with pytest.raises(ValueError, match="the inner sizes 29 and 30 must agree"):
             Tensor(numbers(0, 4, 29)) @ Tensor(numbers(1, 30, 10))
     assert asked == []
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these kernels are those of x86_64")
+def test_pieces_are_for_processors_whose_kernels_take_them_as_they_lie():
+    told = "import tinytorch.products as p, tinytorch.blas as b; print(b.kernels(), p.FEW)"
+    done = subprocess.run([sys.executable, "-c", told], env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True)
+    assert done.stdout.split() in (["haswell", "1"], ["1"]), done.stderr
