@@ -28,7 +28,7 @@ def test_no_file_for_students_holds_a_solution_or_a_hidden_test_of_any_module():
     assert len(hidden) > 20 * len(MODULES)
     beside = {line.strip() for path in (REPO / "tinytorch").glob("*.py")          # what the reference alone does faster
               for region in regions.regions(path.read_text()) for line in region.body if len(line.strip()) >= leaks.TRIVIAL}
-    assert "np.multiply(grad, grad, out=room)" in beside
+    assert "np.divide(m, room, out=room)" in beside
     hidden |= beside
     releases = {module.slug: notebooks.text(notebooks.release_notebook(module.source)) for module in framework.available()}
     assert leaks.leaks(editions.student(releases), hidden) == []
