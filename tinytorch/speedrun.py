@@ -25,6 +25,7 @@ from tinytorch.core.optimizers import SGD
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, GlobalMaxPool2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import loss_and_gradients, take_step
+from tinytorch.datasets import CIFAR10_CLASSES
 from tinytorch.experiments import register
 from tinytorch.parallel import blas_threads, cut, data_parallel, team
 from tinytorch.stepping import Schedule
@@ -201,7 +202,7 @@ def _go_on(path: Path, model: Module, optimizer: SGD, average: Lookahead | None,
     return int(state["epoch"])
 
 
-@register("data", "cifar10-bytes")
+@register("data", "cifar10-bytes", CIFAR10_CLASSES)
 def cifar10_bytes(*, download: bool = True) -> tuple[np.ndarray, ...]:
     """CIFAR-10 as bytes: a quarter of the memory of the floats."""
     from tinytorch.core.dataloader import CIFAR10Dataset
@@ -242,7 +243,9 @@ def run(experiment: Any, *, lr: float = 0.375, momentum: float = 0.85, weight_de
     loss, gradients = CrossEntropyLoss(label_smoothing=label_smoothing), data_parallel(loss_and_gradients, plan.training.threads)
 
     def accuracies() -> tuple[float, float]:
-        one, views = ((scores.argmax(axis=1) == test_y).mean() for scores in predict(model, test_x, prepare, shift=test_shift))
+        alone, summed = predict(model, test_x, prepare, shift=test_shift)
+        experiment.confusion(test_y, summed.argmax(axis=1), summed.shape[1])
+        one, views = ((scores.argmax(axis=1) == test_y).mean() for scores in (alone, summed))
         return float(views), float(one)
 
     kept = experiment.folder / KEPT

@@ -17,6 +17,7 @@ from pathlib import Path
 import course
 
 RUN, OWN = Path("run"), Path("recipe.yml")
+CONFUSION = RUN / "confusion.json"
 NOT_FIGURES = {"event", "time", "seconds", "epoch"}
 
 
@@ -33,18 +34,21 @@ def main(name):
         results = dict(run(experiments, recipe, seed))
     except (experiments.ConfigError, FloatingPointError, ImportError, OSError, ValueError) as error:
         sys.exit("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]))
-    measured = {key: results.pop(key) for key in list(results) if "second" in key}
-    Path("measured.json").write_text(json.dumps(measured, indent=1))
     config, log = experiments.read(RUN / "config.yml"), list(experiments.entries(RUN))
+    measured = {key: results.pop(key) for key in list(results) if "second" in key}
+    measured["seconds"] = sum(entry["seconds"] for entry in log if entry["event"] in ("stopped", "result"))
+    Path("measured.json").write_text(json.dumps(measured, indent=1))
     epochs = {entry["epoch"]: {key: value for key, value in entry.items() if key not in NOT_FIGURES and "second" not in key}
               for entry in log if entry["event"] == "epoch"}
+    confusion = json.loads(CONFUSION.read_text()) if CONFUSION.exists() else None      # none of what has no classes
     goal = {key: {"least": least, "reached": bool(results.get(key, float("nan")) >= least)} for key, least in config.goal.items()}
     Path("result.json").write_text(json.dumps({
         "recipe": name, "seed": config.seed, "results": results, "goal": goal, "passed": all(one["reached"] for one in goal.values()),
+        **({"confusion": confusion} if confusion else {}),
         "epochs": [{"epoch": epoch, **epochs[epoch]} for epoch in sorted(epochs)]}, indent=1))
     shutil.copy(RUN / "log.jsonl", "log.jsonl")
     with contextlib.suppress(ImportError):                  # without matplotlib there is no picture
-        draw(name, config.seed, epochs, results)
+        draw(f"{name}, seed {config.seed}: test " + ", ".join(f"{key} {value:.4f}" for key, value in results.items()), confusion)
     print("test  " + "  ".join(f"{key} {value:.4f}" for key, value in results.items()))
     return 0
 
@@ -60,24 +64,29 @@ def run(experiments, recipe, seed):
     return experiments.run(recipe, out=RUN, seed=seed)
 
 
-def draw(name, seed, epochs, results):
+def draw(title, confusion):
+    """Learning curves, two below each other, and the confusion matrix beside them."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    numbers = sorted(epochs)
-    keys = {key for row in epochs.values() for key, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    groups = [("loss", sorted(key for key in keys if "loss" in key)), ("metrics", sorted(
-        key for key in keys if any(key.removeprefix("val_") == result for result in results) and "loss" not in key))]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for place, (title, names) in zip(axes, groups, strict=True):
-        for key in names:
-            place.plot(numbers, [epochs[number].get(key, float("nan")) for number in numbers], marker=".", label=key)
-        place.set(title=title, xlabel="epoch")
+    from tinytorch.experiments.running import history
+    from tinytorch.plots import draw_confusion, draw_history, quantities
+
+    curves = history(RUN)
+    names = quantities(curves)
+    columns = -(-len(names) // 2)
+    figure = pyplot.figure(figsize=(4.4 * columns + (6.4 if confusion else 0), 6.4), layout="constrained")
+    halves = figure.subfigures(1, 2, width_ratios=[4.4 * columns, 6.4], squeeze=False)[0] if confusion else [figure]
+    places = list(halves[0].subplots(min(2, len(names)), columns, squeeze=False).T.flat)
+    for place, name in zip(places, names, strict=False):
+        draw_history(place, curves, name)
         place.spines[["top", "right"]].set_visible(False)
-        if names:
-            place.legend(frameon=False)
-    figure.suptitle(f"{name}, seed {seed}: test " + ", ".join(f"{key} {value:.4f}" for key, value in results.items()))
+    for place in places[len(names):]:
+        place.set_axis_off()
+    if confusion:
+        draw_confusion(halves[1].subplots(), confusion["matrix"], confusion["classes"], "test data")
+    figure.suptitle(title)
     figure.savefig("picture.png", dpi=100, metadata={"Software": None})
 
 

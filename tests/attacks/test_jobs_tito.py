@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from importlib.util import find_spec
 
@@ -96,6 +97,11 @@ def test_a_recipe_is_trained_and_its_goal_told(student, service, trainable):  # 
     result = json.loads((student.home / "taken" / "result.json").read_text())
     assert [row["epoch"] for row in result["epochs"]] == [1, 2, 3, 4]
     assert result["epochs"][-1]["loss"] < result["epochs"][0]["loss"]
+    matrix = result["confusion"]["matrix"]
+    assert sum(matrix[label][label] for label in range(10)) / sum(map(sum, matrix)) == pytest.approx(result["results"]["accuracy"])
+    assert re.search(r"^most often mistaken: \d for \d \(\d+ of \d+\)", said.stdout, re.MULTILINE)
+    assert said.stdout.count("test  ") == 1
+    assert json.loads((student.home / "taken" / "measured.json").read_text())["seconds"] > 0
     assert (student.home / "taken" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert "The result is the same" in tito(student, service, "verify").stdout
     assert "missed" in tito(student, service, "submit", "train", str(recipe(student, "high", 1, goal=1.0)), code=1).stdout

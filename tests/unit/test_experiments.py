@@ -15,6 +15,7 @@ import pytest
 
 from tinytorch import experiments, modelfiles
 from tinytorch.core.layers import Linear, Sequential
+from tinytorch.data import digits
 from tinytorch.experiments import ConfigError, parse, read, register, run
 from tinytorch.experiments.__main__ import main
 from tinytorch.modelfiles import load_model
@@ -147,6 +148,15 @@ def test_the_same_file_gives_the_same_numbers_and_another_seed_others(good, tmp_
     assert results[0] == results[1] != results[2]
     assert numbers(tmp_path / "a") == numbers(tmp_path / "b")
     assert (tmp_path / "a/best.last.tt").read_bytes() == (tmp_path / "b/best.last.tt").read_bytes()
+
+
+def test_a_run_says_what_was_taken_for_what_on_the_test_data(good, tmp_path):
+    results = run(good, out=tmp_path / "a", quiet=True)
+    told = json.loads((tmp_path / "a/confusion.json").read_text())
+    matrix, (_, labels) = np.array(told["matrix"]), digits()
+    assert told["classes"] == list("0123456789")
+    assert matrix.sum(axis=1).tolist() == np.bincount(labels[-360:], minlength=10).tolist()
+    assert matrix.trace() / 360 == pytest.approx(results["accuracy"])
 
 
 def test_the_log_says_how_it_was_run(good, tmp_path):

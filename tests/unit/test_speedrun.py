@@ -152,6 +152,8 @@ def test_a_small_run_is_logged_and_can_be_repeated(tmp_path, stripes):
     assert [entry["event"] for entry in log] == ["start", "epoch", "epoch", "epoch", "result"]
     assert {"loss", "accuracy", "seconds", "cpu_seconds", "test_accuracy"} <= log[1].keys()
     assert log[1]["loss"] > log[3]["loss"]
+    matrix = np.array(json.loads((tmp_path / "a" / "confusion.json").read_text())["matrix"])
+    assert matrix.trace() / matrix.sum() == pytest.approx(first["accuracy"])
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(tmp_path, stripes, monkeypatch):

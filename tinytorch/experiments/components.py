@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.datasets import CIFAR10_CLASSES
+
 WHERE = {                                  # kind of component: the modules in which its classes stand, and what they must have
     "layer": (("layers", "activations", "spatial", "embeddings", "attention", "transformers"), "parameters"),
     "loss": (("losses",), "__call__"),
@@ -23,6 +25,7 @@ WHERE = {                                  # kind of component: the modules in w
 }
 BASES = {"Module", "Activation", "Pool2d", "Optimizer", "Stepper", "Schedule", "Tensor", "op"}     # nothing to run by themselves
 registered: dict[str, dict[str, Callable]] = {"model": {}, "data": {}, "runner": {}}
+class_names: dict[str, Sequence[str]] = {}                 # of a data set: what its labels 0, 1, ... mean
 
 
 class ConfigError(ValueError):
@@ -33,15 +36,17 @@ class ConfigError(ValueError):
         self.place = place                 # within the component that the message is about
 
 
-def register(kind: str, name: str) -> Callable[[Callable], Callable]:
+def register(kind: str, name: str, classes: Sequence[str] = ()) -> Callable[[Callable], Callable]:
     """Decorator that makes a function known to configurations.
 
-    "model": `build(**options)` returns a model. "data": `read(**options)` returns (x, y, test_x, test_y).
-    "runner": `run(experiment, **options)` trains in its own way and returns the results, {"accuracy": ...}; it has
-    `experiment.config, .folder, .log(event, **values), .model(), .data()`.
+    "model": `build(**options)` returns a model. "data": `read(**options)` returns (x, y, test_x, test_y); `classes` are the names of
+    its labels. "runner": `run(experiment, **options)` trains in its own way and returns the results, {"accuracy": ...}; it has
+    `experiment.config, .folder, .log(event, **values), .confusion(labels, taken_for, classes), .model(), .data()`.
     """
     def keep(function: Callable) -> Callable:
         registered[kind][name] = function
+        if classes:
+            class_names[name] = classes
         return function
     return keep
 
@@ -64,7 +69,7 @@ def _pictures(name: str) -> Callable[..., tuple[np.ndarray, ...]]:
 
 
 register("data", "mnist")(_pictures("MNISTDataset"))
-register("data", "cifar10")(_pictures("CIFAR10Dataset"))
+register("data", "cifar10", CIFAR10_CLASSES)(_pictures("CIFAR10Dataset"))
 
 
 @dataclass(frozen=True)

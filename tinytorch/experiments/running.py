@@ -16,8 +16,11 @@ import numpy as np
 
 import tinytorch
 from tinytorch import randomness
-from tinytorch.experiments.components import Component, ConfigError
+from tinytorch.batches import as_labels, classes_of
+from tinytorch.experiments.components import Component, ConfigError, class_names
 from tinytorch.experiments.configuration import as_json, as_plain, changed, parse, source
+
+MOST_CLASSES = 100          # of a confusion matrix: more is nothing to look at
 
 
 class Experiment:
@@ -69,6 +72,13 @@ class Experiment:
             return Sequential(*[part.make() for part in self.config.model])
         return self.config.model.make()
 
+    def confusion(self, labels: np.ndarray, taken_for: np.ndarray, classes: int) -> None:
+        """Write confusion.json: how often each class of the test data (row) was taken for which (column), and the classes' names."""
+        counts = np.zeros((classes, classes), np.int64)
+        np.add.at(counts, (labels, taken_for), 1)
+        names = class_names.get(self.config.data.set.name, range(classes))
+        (self.folder / "confusion.json").write_text(json.dumps({"classes": [str(name) for name in names], "matrix": counts.tolist()}))
+
     def run(self, resume: bool = False) -> dict[str, float]:
         """Train, evaluate on the test data, and return the results. The log holds a line per epoch."""
         config, began = self.config, time.monotonic()
@@ -97,7 +107,21 @@ class Experiment:
         trainer.fit(train, validation, epochs=plan.epochs, save_best=plan.save_best, checkpoint_path=self.folder / "best.tt",
                     patience=plan.patience, monitor=plan.monitor, resume=resume, quiet=self.quiet,
                     on_epoch=lambda epoch, row: self.log("epoch", epoch=epoch, **row))
-        return evaluate_model(model, test, loss, metrics)
+        answers: list[tuple[np.ndarray, np.ndarray]] = []
+        widest = 2
+
+        def judged(scores: Any, y: Any) -> Any:
+            nonlocal widest
+            if scores.data.ndim == 2 and scores.shape[1] <= MOST_CLASSES and np.issubdtype(np.asarray(y).dtype, np.integer):
+                answers.append((as_labels(y), classes_of(scores.data)))
+                widest = max(widest, scores.shape[1])
+            return loss(scores, y)
+
+        results = evaluate_model(model, test, judged, metrics)
+        if answers:
+            labels, taken_for = map(np.concatenate, zip(*answers, strict=True))
+            self.confusion(labels, taken_for, widest)
+        return results
 
     def _scheduler(self, part: Component, optimizer: Any, steps: int) -> Any:
         """A schedule of so many steps, unless the file says how many; one that stands in another's `after` gets what is left."""
@@ -172,18 +196,22 @@ def summary(folder: Path) -> str:
     return f"{head}  {last.get('error') or last['event']}"
 
 
+def history(folder: Path) -> dict[str, list[float]]:
+    """What a run's log says of each epoch, {"loss": [...], "val_loss": [...]}, no rates, no times; of a resumed epoch the later one."""
+    epochs = {entry["epoch"]: entry for entry in entries(folder) if entry["event"] == "epoch"}
+    beside = {"event", "time", "epoch", "lr", "seconds", "cpu_seconds"}
+    return {name: [entry.get(name, float("nan")) for _, entry in sorted(epochs.items())]
+            for name, value in (epochs[max(epochs)] if epochs else {}).items() if name not in beside and isinstance(value, int | float)}
+
+
 def draw(folder: Path) -> Path:
     """Learning curves from a run's log, as curves.svg beside it; ConfigError where no epoch has ended yet."""
     from tinytorch.plots import plot_training_history
-    log = {entry["event"]: entry for entry in entries(folder)}
-    epochs = {entry["epoch"]: entry for entry in entries(folder) if entry["event"] == "epoch"}       # of a resumed epoch the later one
-    if not epochs:
+    log, curves = {entry["event"]: entry for entry in entries(folder)}, history(folder)
+    if not curves:
         raise ConfigError(f"{folder}: no epoch of this run has ended, so there is nothing to draw")
-    beside = {"event", "time", "epoch", "lr", "seconds", "cpu_seconds"}
-    history = {name: [entry.get(name, float("nan")) for _, entry in sorted(epochs.items())]
-               for name, value in epochs[max(epochs)].items() if name not in beside and isinstance(value, int | float)}
     begun, result = log.get("start", {}), log.get("result", {})
-    test = next((f"; test: {name} {result[name]:.4f}" for name in (*history, "accuracy") if name != "loss" and name in result), "")
+    test = next((f"; test: {name} {result[name]:.4f}" for name in (*curves, "accuracy") if name != "loss" and name in result), "")
     name = begun.get("config", {}).get("name", folder.name)
-    plot_training_history(history, folder / "curves.svg", f"{name}, seed {begun.get('seed', '?')}{test}")
+    plot_training_history(curves, folder / "curves.svg", f"{name}, seed {begun.get('seed', '?')}{test}")
     return folder / "curves.svg"

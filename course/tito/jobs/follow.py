@@ -122,7 +122,10 @@ def print_result(status: Status, followed: bool = False) -> None:
     elif status["verdict"] == "ok" and status["kind"] == "profile":
         _print_profile(found, json.loads(output(status, "measured.json") or b"{}"))
     elif status["verdict"] == "ok" and status["kind"] == "train":
-        click.echo("test  " + "  ".join(f"{name} {value:.4f}" for name, value in found.get("results", {}).items()))
+        if not followed:
+            click.echo("test  " + "  ".join(f"{name} {value:.4f}" for name, value in found.get("results", {}).items()))
+        if mistakes := _mistakes(found.get("confusion")):
+            click.echo(f"most often mistaken: {mistakes}")
         for name, reached in found.get("goal", {}).items():
             click.echo(f"goal  {name} {reached['least']:g}: {'reached' if reached['reached'] else 'missed'}")
     else:
@@ -133,6 +136,14 @@ def print_result(status: Status, followed: bool = False) -> None:
         click.echo("The result is the same" if status["same"] else f"The result is NOT the same: {', '.join(status['differs'])} differ")
     if output(status, "picture.png"):
         click.echo(f"`tito job fetch {short}` writes the picture and all figures to a folder")
+
+
+def _mistakes(confusion: dict[str, Any] | None) -> str:
+    """The three most frequent of a confusion matrix."""
+    names, matrix = (confusion["classes"], confusion["matrix"]) if confusion else ([], [])
+    wrong = sorted(((-count, row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts)
+                    if row != column and count))[:3]
+    return ", ".join(f"{names[row]} for {names[column]} ({-count} of {sum(matrix[row])})" for count, row, column in wrong)
 
 
 def _print_profile(found: dict[str, Any], measured: dict[str, Any]) -> None:
