@@ -123,16 +123,17 @@ class Result(Frozen):
     outputs: dict[str, bytes] = {}
     output_hashes: dict[str, Sha256] = {}
     sandbox: str = ""        # which backend, and how it enforced the limits
-    image: str = ""
+    image: str = ""          # a container's by its content, else Python and packages by one hash
     threads: int = 1
     blas_core: str = ""
     seed: int = 0
     limits: Limits | None = None
     edition_hash: str = ""
     cpu: str = ""                       # the model of the machine's processor
-    packages: dict[str, str] = {}       # versions of what decides about numbers; `image` stands for all packages
+    packages: dict[str, str] = {}       # versions of Python and PACKAGES; `image` stands for all packages
 
 
+PACKAGES = ("numpy", "matplotlib", "pydantic", "PyYAML")        # that decide about numbers and pictures
 MEASURED = frozenset({"measured.json", "picture.png", "stdout", "stderr", "log.jsonl"})
 
 

@@ -10,15 +10,15 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from autograder import kinds
 from autograder.exam import grading
 from autograder.exam.examination import Examination
-from autograder.jobs import Job, Limits, Result, Usage, Verdict, sha256
+from autograder.jobs import PACKAGES, Job, Limits, Result, Usage, Verdict, sha256
 from autograder.sandbox import choice
-from autograder.sandbox.base import WORK, Outcome, Sandbox, Talk, Watch
+from autograder.sandbox.base import WORK, Outcome, Sandbox, SandboxUnavailable, Talk, Watch
 from autograder.sandbox.processes import bubblewrap
 
 NOTEBOOK, MAIN, EXTRA = "notebook.json", "main.py", "files/"
@@ -26,7 +26,7 @@ INNER_FOLDER, INNER_FILES, INNER_EDITION = "/opt/autograder", ("run_notebook.py"
 INNER_RUNNER = f"{INNER_FOLDER}/{INNER_FILES[0]}"
 INNER_DATA = "/opt/data"
 COLLECTED = ("result.json", "measured.json", "picture.png", "log.jsonl")      # what a job other than `grade` may leave behind
-PACKAGES = ("numpy", "matplotlib", "pydantic", "PyYAML")
+MOST_DATA_FILES = 200_000
 
 
 class BadJob(ValueError):
@@ -45,6 +45,8 @@ def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None, wa
         raise BadJob("the files are not those of the job: their names and hashes differ")
     edition = edition_folder(job)
     sandbox.check()
+    if job.image not in ("", (here := image(sandbox))):
+        raise BadJob(f"the job is to run in the image {job.image}, jobs here run in {here}: leave `image` out, or ask where that one is")
     if job.kind == "grade":
         verdict, sentence, usage, outputs = _grade(job, files, sandbox, edition, watch)
     else:
@@ -53,8 +55,9 @@ def run(job: Job, files: Mapping[str, bytes], sandbox: Sandbox | None = None, wa
         outputs = {"stdout": outcome.stdout, "stderr": outcome.stderr, **outcome.files}
     return Result(job=job.id, verdict=verdict, sentence=sentence, usage=usage, inputs=job.inputs, outputs=outputs,
                   output_hashes={name: sha256(content) for name, content in outputs.items()}, sandbox=sandbox.name,
-                  image=job.image or environment(), threads=1, blas_core=blas_core(), seed=job.seed,
-                  limits=job.limits, edition_hash=job.edition_hash or "", cpu=cpu(), packages=packages())
+                  image=image(sandbox), threads=1, blas_core=blas_core(), seed=job.seed, limits=job.limits,
+                  edition_hash=job.edition_hash or (hash_folder(edition) if edition else ""), cpu=cpu(),
+                  packages=(sandbox.image() or ("", packages()))[1])
 
 
 def _grade(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path | None, watch: Watch | None,
@@ -118,10 +121,10 @@ def _start(job: Job, files: Mapping[str, bytes], sandbox: Sandbox, edition: Path
     if edition:
         readonly.append((edition, INNER_EDITION))
     env = environment_of(job, bool(edition))
-    if job.kind == "train" and (data := data_folder()):
-        readonly.append((data, INNER_DATA))
+    data = (folder, INNER_DATA) if job.kind == "train" and (folder := data_folder()) else None
+    if data:
         env["TINYTORCH_DATA"] = INNER_DATA
-    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, env, COLLECTED, talk, watch, imports)
+    return sandbox.run([python(), "-s", *arguments], files, readonly, limits, env, COLLECTED, talk, watch, imports, data)
 
 
 def environment_of(job: Job, edition: bool) -> dict[str, str]:
@@ -163,9 +166,30 @@ def student_edition() -> Path | None:
 
 
 def data_folder() -> Path | None:
-    """The data sets that trainings may read (TINYTORCH_DATA), None where there are none."""
+    """The data sets that trainings may read (TINYTORCH_DATA), None where there are none. Raises SandboxUnavailable for a folder that
+    holds anything but files and folders: students' programs are shown all of it, and a socket can be spoken to though nobody may write."""
     folder = Path(os.environ.get("TINYTORCH_DATA", ""))
-    return folder.resolve() if folder.name and folder.is_dir() else None
+    if not (folder.name and folder.is_dir()):
+        return None
+    folder = folder.resolve()
+    for number, entry in enumerate(_below(str(folder))):
+        if number == MOST_DATA_FILES or not (entry.is_file() or entry.is_dir()):
+            raise SandboxUnavailable(f"TINYTORCH_DATA is {folder}, which is no folder of data sets: " + (
+                f"{entry.path} is neither a file nor a folder" if number < MOST_DATA_FILES else f"it holds more than {number} files"),
+                "Name one that holds nothing else")
+    return folder
+
+
+def _below(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """All there is in a folder and the folders in it, breadth first; a link leads nowhere."""
+    folders = [folder]
+    while folders:
+        with os.scandir(folders.pop(0)) as entries:
+            for entry in entries:
+                if not entry.is_symlink():
+                    yield entry
+                    if entry.is_dir():
+                        folders.append(entry.path)
 
 
 def find_edition(assignment: str) -> Path | None:
@@ -182,6 +206,12 @@ def hash_folder(folder: Path) -> str:
         if path.is_file() and "__pycache__" not in path.parts:
             whole.update(f"{path.relative_to(folder)}\0{sha256(path.read_bytes())}\n".encode())
     return whole.hexdigest()
+
+
+def image(sandbox: Sandbox | None = None) -> str:
+    """What programs run in: a container image by its content, or this machine's Python."""
+    found = (sandbox or choice.sandbox()).image()
+    return found[0] if found else environment()
 
 
 @functools.cache

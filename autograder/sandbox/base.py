@@ -64,13 +64,20 @@ class Sandbox(Protocol):
     def check(self) -> None:
         """Raise SandboxUnavailable (with reason and fix) unless a program can be isolated here, now."""
 
+    def image(self) -> tuple[str, dict[str, str]] | None:
+        """The image that programs run in, by its content, and versions of what is in it; None where that is this machine's Python.
+        Before the first run the versions may be unknown."""
+
     def describe(self) -> list[tuple[str, str, bool]]:
         """Each limit: what it is, how it is enforced here, and whether that is as strong as it can be."""
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None, data: tuple[Path, str] | None = None) -> Outcome:
         """Run `argv` in a fresh work folder holding `files`; bring back the files named in `collect`, if regular.
+
+        `readonly`: (place here, place inside) of what the program may read, `data` one more that is too large to be copied: shown as it
+        is, also by a sandbox that shows nothing else of this machine.
 
         `talk` makes it a conversation: called with b"" first and then with each chunk of stdout, it returns what to
         write to stdin, b"" for nothing yet, None for the end of input. Once it has answered something, at most

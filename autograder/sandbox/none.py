@@ -29,12 +29,15 @@ class NoSandbox:
     def check(self) -> None:
         """There is nothing that could be missing."""
 
+    def image(self) -> None:
+        """This machine's Python."""
+
     def describe(self) -> list[tuple[str, str, bool]]:
         return [("isolation", "none: the program may do whatever its user may", False)]
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None, data: tuple[Path, str] | None = None) -> Outcome:
         """See base.Sandbox.run."""
         if talk:
             raise SandboxUnavailable("grading is never done without a sandbox", "Use the sandbox `process`")
@@ -43,7 +46,8 @@ class NoSandbox:
             for path, content in files.items():
                 (work / path).parent.mkdir(parents=True, exist_ok=True)
                 (work / path).write_bytes(content)
-            places = {WORK: folder, **{str(inside): str(host) for host, inside in readonly if Path(host) != Path(inside)}}
+            shown = [*readonly, *([data] if data else [])]
+            places = {WORK: folder, **{str(inside): str(host) for host, inside in shown if Path(host) != Path(inside)}}
             outside = {name: _moved(value, places) for name, value in env.items()}
             place = _Started([_moved(word, places) for word in argv], work, outside, limits)
             return run.follow(place, limits, None, watch, collect)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from autograder.jobs import Limits, Usage, Verdict, stopped
-from autograder.sandbox.base import TAMPERING, WORK, ForgedReply, Outcome, Talk, Watch
+from autograder.sandbox.base import TAMPERING, WORK, ForgedReply, Outcome, Sandbox, Talk, Watch
+from autograder.sandbox.processes import bubblewrap
 
 TICK = 0.05                             # seconds between two looks at the clock and at who follows
 KEEP_SECONDS = 3.0                      # between two looks at what a program can go on from
@@ -76,8 +77,11 @@ class Place(Protocol):
         """End everything in it, whatever state it is in. May be called again."""
 
 
-def too_large(files: Mapping[str, bytes], limits: Limits) -> Outcome | None:
-    """The outcome of a run whose files alone fill its disk."""
+def refused(sandbox: Sandbox, files: Mapping[str, bytes], limits: Limits, env: Mapping[str, str]) -> Outcome | None:
+    """Before every run: the outcome of one whose files alone fill its disk. Raises as Sandbox.check, ValueError for an env that would
+    act on the sandbox itself."""
+    sandbox.check()
+    bubblewrap.refuse_steering(env)
     if sum(map(len, files.values())) > limits.disk_mb * 2**20:
         return Outcome(Verdict.disk, stopped(Verdict.disk, limits, Usage()), Usage())
     return None

@@ -167,7 +167,7 @@ class Health(Handler):
         if not self.parts.presence.here.is_set():
             self.answer(503, api.Health(ok=False, reason="the jobs' database does not answer", fix="The autograder's log says why"))
             return
-        self.answer(200, api.Health(ok=True, sandbox=sandbox.name, image=runner.environment(), jobs=self.store.count()))
+        self.answer(200, api.Health(ok=True, sandbox=sandbox.name, image=runner.image(), jobs=self.store.count()))
 
 
 class Jobs(Handler):
@@ -202,11 +202,11 @@ class Jobs(Handler):
         job, caller = submission.job, self.caller
         if caller.staff:
             tier = store.REGRADE if submission.regrade else store.GRADE
-            return self.store.accept(job, submission.files, job.image or runner.environment(), class_=submission.class_ or "", tier=tier)
+            return self.store.accept(job, submission.files, job.image or runner.image(), class_=submission.class_ or "", tier=tier)
         named = {"owner": submission.owner, "class": submission.class_}
         quota = self.parts.quotas.of(caller.class_)
         job = access.admitted(caller, job, submission.files, named, quota, self.parts.edition_hash())
-        return self.store.accept(job, submission.files, runner.environment(), id=access.request_id(caller, job), class_=caller.class_,
+        return self.store.accept(job, submission.files, runner.image(), id=access.request_id(caller, job), class_=caller.class_,
                                  owner=caller.name, tier=store.STUDENT, quota=quota)
 
 
@@ -261,7 +261,7 @@ class Verify(Handler):
         if found := self.entry(id):
             try:
                 quota = None if self.caller.staff else self.parts.quotas.of(self.caller.class_)
-                again = verification.submit(self.store, found, runner.environment(), quota)
+                again = verification.submit(self.store, found, runner.image(), quota)
             except verification.Impossible as impossible:
                 self.answer(409, api.Error(error=str(impossible)))
             except OverQuota as over:

@@ -41,7 +41,7 @@ def preflight(image, change=lambda command: command):
 
 
 def test_preflight_passes_in_the_pod(containers):
-    done = preflight(containers.image)
+    done = preflight(containers.named)
     assert (done.stderr, done.returncode) == ("", 0)
 
 
@@ -58,7 +58,7 @@ def test_preflight_sees_what_a_node_did_not_do(containers, without, instead, sai
     def change(command):
         place = command.index(without)
         return [*command[:place], *instead, *command[place + 1:]]
-    done = preflight(containers.image, change)
+    done = preflight(containers.named, change)
     assert said in done.stderr
     assert done.returncode == pods.CONFIGURATION
 
@@ -82,7 +82,7 @@ tried("large", lambda: open("large", "wb").write(bytes(3 << 20)))
 
 def test_a_hostile_program_in_the_pod_gets_nowhere_and_the_pod_tells_how_it_ended(containers):
     spec = pods.pod(PLAN.model_copy(update={"user_namespace": False}))["spec"]
-    holder = subprocess.Popen(words(spec, spec["containers"][0], containers.image), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    holder = subprocess.Popen(words(spec, spec["containers"][0], containers.named), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE)
     holder.stdin.write(b'{"imports": []}\n')
     holder.stdin.flush()

@@ -13,8 +13,9 @@ from autograder.sandbox.processes import bubblewrap
 from autograder.service import access
 
 
-@pytest.fixture
-def followed(sandbox, monkeypatch):
+@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def followed(request, monkeypatch):
+    sandbox = request.getfixturevalue("containers" if request.param == "docker" else "sandbox")
     monkeypatch.setattr(run, "KEEP_SECONDS", 0.2)
 
     def started(code, watch, **limits):
@@ -47,7 +48,7 @@ def test_it_ends_when_told_with_all_its_processes(followed):
 
 def test_what_is_kept_is_the_last_state_of_regular_files(followed):
     kept = []
-    code = "import time\nfor n in range(8):\n    open('state', 'w').write(str(n))\n    time.sleep(0.15)"
+    code = "import time\nfor n in range(14):\n    open('state', 'w').write(str(n))\n    time.sleep(0.15)"
     followed(code, Watch(keep=("state", "absent"), kept=kept.append))
     numbers = [int(files["state"]) for files in kept if files["state"]]
     assert len(numbers) >= 3

@@ -1,5 +1,6 @@
 """One run, whatever it runs in: which verdict a program's end gets, and what of a container's stderr is the program's."""
 
+import base64
 import itertools
 import json
 import secrets
@@ -7,13 +8,13 @@ import signal
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox import run
 from autograder.sandbox.base import Watch
-from autograder.sandbox.containers.container import LastWord
+from autograder.sandbox.containers.aside import Aside
 from autograder.sandbox.none import NoSandbox
 from autograder.sandbox.run import Broken, Counted, End
 from tests.attacks.processes import gone
@@ -25,7 +26,7 @@ MARK = b"0123456789abcdef "
 @given(st.binary(max_size=200) | st.sampled_from([MARK[:n] for n in range(len(MARK))]), st.lists(st.integers(0, 400), max_size=8))
 def test_the_last_word_is_taken_from_stderr_however_it_is_cut(written, cuts):
     whole = written + MARK + json.dumps({"code": 0}).encode() + b"\n"
-    last, told, places = LastWord(MARK), b"", [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    last, told, places = Aside(MARK), b"", [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     for one, other in itertools.pairwise(places):
         told += last.before(whole[one:other])
     at = whole.index(MARK)                       # the program may have written the mark's first letters itself
@@ -34,9 +35,26 @@ def test_the_last_word_is_taken_from_stderr_however_it_is_cut(written, cuts):
     assert last.whole
 
 
+@given(st.lists(st.binary(max_size=60), min_size=3, max_size=3), st.binary(max_size=40), st.lists(st.integers(0, 600), max_size=8))
+def test_what_is_kept_is_taken_out_of_what_the_program_writes(written, content, cuts):
+    """A state that is whole counts; one that breaks off, and nonsense, do not."""
+    def say(*lines):
+        return b"".join(MARK + line + b"\n" for line in lines)
+    half = base64.b64encode(content)
+    whole = (written[0] + say(b"fa/b", b"d" + base64.b64encode(b"x" * 9), b"d" + half, b"fc", b"e") + written[1]
+             + say(b"d", b"d" + half, b"fa/b", b"d!") + written[2] + MARK + b"{}\n")
+    aside, told, places = Aside(MARK), b"", [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    for one, other in itertools.pairwise(places):
+        told += aside.before(whole[one:other])
+    assume(not any(MARK in text for text in (b"".join(written), *written)))
+    assert told == b"".join(written)
+    assert aside.kept == {"a/b": b"x" * 9 + content, "c": b""}
+    assert (aside.text, aside.whole) == (b"{}\n", True)
+
+
 @given(st.lists(st.binary(max_size=20) | st.sampled_from([MARK[:n] for n in range(len(MARK))]), max_size=9))
 def test_without_a_mark_nothing_is_held_back_for_good(pieces):
-    last = LastWord(MARK)
+    last = Aside(MARK)
     told = b"".join(map(last.before, pieces))
     if MARK not in b"".join(pieces):
         assert told + last.doubtful == b"".join(pieces)

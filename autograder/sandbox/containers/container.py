@@ -18,12 +18,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autograder.jobs import Limits, Verdict
+from autograder.jobs import PACKAGES, Limits, Verdict
+from autograder.sandbox import run
 from autograder.sandbox.base import WORK
 from autograder.sandbox.containers import engine
-from autograder.sandbox.run import CHUNK, DISKS, Broken, Counted, End, Piece
+from autograder.sandbox.containers.aside import Aside
+from autograder.sandbox.run import CHUNK, COLLECTED, DISKS, Broken, Counted, End, Piece
 
-LARGEST = 64 * 2**20                    # of what is sent into a container, and of its last word
+LARGEST = 64 * 2**20                    # of what is sent into a container
 LOOK_SECONDS = 0.25                     # between two looks at what the engine has counted
 START_SECONDS = 60
 AGAIN_SECONDS = 5.0                     # until an engine that does not answer is asked again to remove something
@@ -31,6 +33,7 @@ STATE_SECONDS = 2.0                     # for the engine to notice how a contain
 GRACE_SECONDS = 5.0                     # after the wall time, until a container ends by itself: its supervisor is gone
 TIMED_OUT, NOTHING_RAN = 124, 75        # how holder.py ends when these seconds are over, and when it was given nothing
 KILLED = 128 + signal.SIGKILL
+KEPT_A_SECOND = 4 * 2**20               # bytes that can be said of what is to be kept: the holder says a third of that
 
 
 def forget(id: str) -> None:
@@ -44,29 +47,6 @@ def forget(id: str) -> None:
             again.start()
 
 
-class LastWord:
-    """Takes what the holder says at the end from the program's stderr: what stands behind a mark that the program cannot know."""
-
-    def __init__(self, mark: bytes) -> None:
-        self.mark, self.text, self.marked = mark, bytearray(), False
-        self.doubtful = bytearray()             # of the program, or how the mark begins
-
-    @property
-    def whole(self) -> bool:
-        return self.text.endswith(b"\n") or len(self.text) > LARGEST
-
-    def before(self, piece: bytes) -> bytes:
-        """What of the next piece the program has written, and of earlier ones that could have been the mark."""
-        if self.marked:
-            self.text += piece
-            return b""
-        written, mark, text = (self.doubtful + piece).partition(self.mark)
-        self.marked = bool(mark)
-        begun = 0 if mark else next((n for n in range(len(self.mark) - 1, 0, -1) if written.endswith(self.mark[:n])), 0)
-        self.text, self.doubtful = text, written[len(written) - begun:]
-        return bytes(written[:len(written) - begun])
-
-
 class Container:
     """The place (see run.Place) of one program. Made running, attached and ready; EngineError or OSError when it does not start."""
 
@@ -78,15 +58,15 @@ class Container:
             undo.callback(forget, self.id)
             self.line = undo.enter_context(engine.attach(self.id))
             engine.ask("POST", f"/containers/{self.id}/start")
-            self.line.sendall(json.dumps({"imports": list(imports)}).encode() + b"\n")
+            self.line.sendall(json.dumps({"imports": list(imports), "packages": PACKAGES}).encode() + b"\n")
             self.line.settimeout(START_SECONDS)
-            self._ready()
+            self.versions: dict[str, str] = json.loads(self._ready())
             undo.pop_all()
         self.limits, self.collected = Limits(), {}  # type: Limits, dict[str, bytes]
-        self.last, self.broke_off, self.counted = LastWord(f"{secrets.token_hex(16)} ".encode()), False, Counted()
+        self.last, self.broke_off, self.counted = Aside(f"{secrets.token_hex(16)} ".encode()), False, Counted()
         self.over = threading.Event()
 
-    def _ready(self) -> None:
+    def _ready(self) -> bytes:
         said = b""
         while b"\n" not in said:
             if not (chunk := self.line.recv(CHUNK)):
@@ -95,6 +75,7 @@ class Container:
                 said += piece
                 if name == "stderr":
                     raise engine.EngineError(piece.decode(errors="replace")[-500:])
+        return said
 
     def waits(self) -> bool:
         """Whether it still waits for a program: nobody has ended it."""
@@ -106,11 +87,12 @@ class Container:
             self.line.close()
         forget(self.id)
 
-    def start(self, argv: list[str], files: Mapping[str, bytes], limits: Limits, env: Mapping[str, str], collect: Sequence[str]) -> None:
-        """Give it its program. `files` by their whole paths."""
-        self.limits = limits
+    def start(self, argv: list[str], files: Mapping[str, bytes], limits: Limits, env: Mapping[str, str], collect: Sequence[str],
+              keep: Sequence[str] = ()) -> None:
+        """Give it its program. `files` by their whole paths; `keep` see base.Watch."""
+        self.limits, self.begun = limits, time.monotonic()
         wanted = {"argv": argv, "env": dict(env), "work": WORK, "collect": list(collect), "disks": DISKS, "mark": self.last.mark.decode(),
-                  "seconds": limits.wall_seconds + GRACE_SECONDS,
+                  "seconds": limits.wall_seconds + GRACE_SECONDS, "keep": list(keep), "keep_seconds": run.KEEP_SECONDS,
                   "sizes": [(path, 0o644, len(content)) for path, content in files.items()]}
         self.line.settimeout(START_SECONDS)
         self.line.sendall(json.dumps(wanted).encode() + b"\n" + b"".join(files.values()))
@@ -136,6 +118,8 @@ class Container:
 
     def count(self) -> Counted:
         """What the engine has counted. Between two looks the kernel's own limits hold."""
+        if self.last.said > 2 * COLLECTED + KEPT_A_SECOND * (time.monotonic() - self.begun):
+            self.counted.over = Verdict.output              # never the holder: a program that has found out its mark
         return self.counted
 
     def _watch(self) -> None:
@@ -149,8 +133,9 @@ class Container:
                 now.pids = max(now.pids, said.get("pids_stats", {}).get("current", 0) - 1)
 
     def collect(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Of a program that has ended. While it runs nothing can be read from here."""
-        return {path: self.collected[path] for path in paths if path in self.collected}
+        """Of a program that has ended; while it runs, what the holder has said of the files that are to be kept."""
+        found = self.collected if self.over.is_set() else self.last.kept
+        return {path: found[path] for path in paths if path in found}
 
     def end(self) -> End:
         """How the program ended, as the holder tells it. Raises Broken when something else ended the container."""

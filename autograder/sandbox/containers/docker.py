@@ -3,7 +3,7 @@
 The container has no network, a read-only image, tmpfs of limited size, an unprivileged user without capabilities, the system call
 filter of the process sandbox, and the kernel's limits on memory (swap included), processor and processes. Its first program
 (holder.py) has imported what jobs import and waits; what a job needs comes over the container's stdin, so nothing of this
-machine is mounted, and the engine's socket is only ours.
+machine is mounted but, read-only, the folder of data sets of a training, and the engine's socket is only ours.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Docker:
     name = "docker"
 
     def __init__(self, image: str = "", python: str = "", ready: int | None = None) -> None:
-        self.image = image or os.environ.get("AUTOGRADER_SANDBOX_IMAGE", "")
+        self.named = image or os.environ.get("AUTOGRADER_SANDBOX_IMAGE", "")
         self.python = python or os.environ.get("AUTOGRADER_SANDBOX_PYTHON", "python3")
         self.ready = 2 * (os.cpu_count() or 1) if ready is None else ready
+        self.versions: dict[str, str] = {}
         self.pool: dict[str, list[Future[Container]]] = {}
         self.lock = threading.Lock()
         atexit.register(self.end)
@@ -57,23 +58,29 @@ class Docker:
 
     def check(self) -> None:
         """Raise SandboxUnavailable unless the engine answers and has the image."""
-        if not self.image:
+        if not self.named:
             raise SandboxUnavailable("no image is named for the docker sandbox", "Set AUTOGRADER_SANDBOX_IMAGE to an image with Python "
                                      "and NumPy, best by its digest")
         try:
             engine.ask("GET", "/_ping")
             self.image_id()
         except engine.EngineError as error:
-            fix = f"Build or load it: docker load, docker pull {self.image}" if error.status == 404 else \
+            fix = f"Build or load it: docker load, docker pull {self.named}" if error.status == 404 else \
                 "Start the engine, and let this user reach its socket (DOCKER_HOST)"
             raise SandboxUnavailable(str(error), fix) from error
 
     @functools.lru_cache(1)                              # noqa: B019  one sandbox per process
     def image_id(self) -> str:
         """The image's content id, which a name that is moved to another image does not change."""
-        id = str(engine.ask("GET", f"/images/{self.image}/json")["Id"])
+        id = str(engine.ask("GET", f"/images/{self.named}/json")["Id"])
         _sweep()
         return id
+
+    def image(self) -> tuple[str, dict[str, str]]:
+        """See base.Sandbox.image. While the engine is away it is the name, if nobody has asked for the content yet."""
+        with contextlib.suppress(engine.EngineError):
+            return self.image_id(), self.versions
+        return self.named, self.versions
 
     def describe(self) -> list[tuple[str, str, bool]]:
         return [("isolation", f"a container of {self.image_id()} for each run, used once", True),
@@ -84,18 +91,18 @@ class Docker:
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None, data: tuple[Path, str] | None = None) -> Outcome:
         """See base.Sandbox.run. What the image has of itself (Python) is not taken from `readonly`."""
-        self.check()
-        bubblewrap.refuse_steering(env)
-        if refused := run.too_large(files, limits):
+        if refused := run.refused(self, files, limits, env):
             return refused
         given = dict(_given(readonly))
         everything = {**given, **{f"{WORK}/{path}": content for path, content in files.items()}}
         container = None
         try:
-            container = self._container(sorted({str(Path(path).parent) for path in given}), limits, dict(env), list(imports or ()))
-            container.start([self.python, *argv[1:]], everything, limits, env, collect)
+            settings = self._settings(sorted({str(Path(path).parent) for path in given}), limits, dict(env), data)
+            container = self._container(settings, list(imports or ()))
+            self.versions = container.versions
+            container.start([self.python, *argv[1:]], everything, limits, env, collect, watch.keep if watch else ())
             return run.follow(container, limits, talk, watch, collect)
         except (engine.EngineError, OSError) as error:
             return Outcome(Verdict.infra, f"the container did not start: {error}", Usage())
@@ -103,9 +110,8 @@ class Docker:
             if container:
                 threading.Thread(target=container.remove).start()       # the next run need not wait for that
 
-    def _container(self, folders: list[str], limits: Limits, env: dict[str, str], imports: list[str]) -> Container:
+    def _container(self, settings: dict[str, Any], imports: list[str]) -> Container:
         """One that waits or starts already, or a new one; another is started in its place."""
-        settings = self._settings(folders, limits, env)
         key = json.dumps([settings, imports], sort_keys=True)
         with self.lock:
             others = [one for other in list(self.pool) if other != key for one in self.pool.pop(other)]    # of another kind of job
@@ -122,7 +128,8 @@ class Docker:
             _remove([taken])                                                # ended meanwhile, by somebody or with the engine
         return Container(settings, imports)
 
-    def _settings(self, folders: list[str], limits: Limits, env: dict[str, str]) -> dict[str, Any]:
+    def _settings(self, folders: list[str], limits: Limits, env: dict[str, str],
+                  data: tuple[Path, str] | None = None) -> dict[str, Any]:
         uid, disk, seconds = bubblewrap.INNER_UID, limits.disk_mb * 2**20, int(limits.cpu_seconds) + 2
         tmpfs = f"rw,nosuid,nodev,mode=1777,size={disk},nr_inodes={MOST_FILES}"
         wanted: dict[str, Any] = {
@@ -131,6 +138,7 @@ class Docker:
             "Env": [f"{name}={value}" for name, value in env.items()],
             "OpenStdin": True, "StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": False,
             "HostConfig": {
+                "Mounts": [_mount(*data)] if data else [],
                 "NetworkMode": "none", "ReadonlyRootfs": True, "IpcMode": "private", "ShmSize": disk,
                 "Tmpfs": {WORK: tmpfs, "/tmp": tmpfs, **dict.fromkeys(folders, f"rw,nosuid,nodev,mode=1777,size={LARGEST}")},
                 "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges", *([f"seccomp={seccomp.profile()}"] if seccomp.profile() else [])],
@@ -139,6 +147,15 @@ class Docker:
                 "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in (
                     ("core", 0), ("fsize", disk), ("nofile", 1024), ("cpu", seconds))]}}
         return wanted
+
+
+def _mount(data: Path, inside: str) -> dict[str, Any]:
+    """The folder alone: what else is mounted below it stays away, since engines before 25 would let that be written to."""
+    if data.stat().st_mode & 0o5 != 0o5:
+        raise SandboxUnavailable(f"the data sets in {data} cannot be read by everybody, and a container's user is nobody here",
+                                 f"Allow it: chmod -R a+rX {data}")
+    return {"Type": "bind", "Source": str(data), "Target": inside, "ReadOnly": True,
+            "BindOptions": {"NonRecursive": True, "Propagation": "rprivate"}}
 
 
 def _started(settings: dict[str, Any], imports: list[str]) -> Future[Container]:
@@ -183,5 +200,5 @@ def _given(readonly: Sequence[tuple[str | Path, str | Path]]) -> Iterator[tuple[
                 room -= len(content)
                 if room < 0:
                     raise SandboxUnavailable(f"{host} is larger than the {LARGEST // 2**20} MB that go into a container",
-                                             "Use the sandbox `process` for jobs with large data")
+                                             "Only data sets may be larger (TINYTORCH_DATA)")
                 yield (str(Path(inside) / path.relative_to(folder)) if folder.is_dir() else str(inside)), content

@@ -41,6 +41,9 @@ class Process:
         except (AttributeError, OSError) as error:
             raise SandboxUnavailable(f"no pidfd here ({error})", "Use Linux 5.3 or newer") from error
 
+    def image(self) -> None:
+        """This machine's Python."""
+
     def describe(self) -> list[tuple[str, str, bool]]:
         """See base.Sandbox.describe."""
         group, root = cgroup.create(Limits()), os.geteuid() == 0
@@ -62,12 +65,11 @@ class Process:
 
     def run(self, argv: Sequence[str], files: Mapping[str, bytes], readonly: Sequence[tuple[str | Path, str | Path]],
             limits: Limits, env: Mapping[str, str], collect: Sequence[str] = (), talk: Talk | None = None,
-            watch: Watch | None = None, imports: Sequence[str] | None = None) -> Outcome:
+            watch: Watch | None = None, imports: Sequence[str] | None = None, data: tuple[Path, str] | None = None) -> Outcome:
         """See base.Sandbox.run."""
-        self.check()
-        bubblewrap.refuse_steering(env)
-        if refused := run.too_large(files, limits):
+        if refused := run.refused(self, files, limits, env):
             return refused
+        readonly = [*readonly, *([data] if data else [])]
         with contextlib.ExitStack() as stack:
             place = _Namespaces(stack, limits)
             try:
