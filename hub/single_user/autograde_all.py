@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections import deque
 
@@ -29,7 +28,8 @@ class Run:
         self.line, self.summary, self.marked = "starting", "", 0
         self.problems: deque[str] = deque(maxlen=50)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nbgrader", "autograde", assignment], cwd=os.environ["COURSE_ROOT"], text=True, errors="replace",
+            ["nbgrader", "autograde", assignment],              # bin/nbgrader, by the PATH (hub/launch.py)
+            cwd=os.environ["COURSE_ROOT"], text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         threading.Thread(target=self.follow, daemon=True).start()
 

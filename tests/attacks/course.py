@@ -40,7 +40,7 @@ def source():
 
 class Course:
     def __init__(self, root, sandboxed=True, notebook=None):
-        self.root = Path(root)
+        self.root, self.sandboxed = Path(root), sandboxed
         (self.root / "source" / ASSIGNMENT).mkdir(parents=True)
         nbformat.write(notebook or source(), self.root / "source" / ASSIGNMENT / f"{NAME}.ipynb")
         (self.root / "nbgrader_config.py").write_text(
@@ -53,10 +53,11 @@ class Course:
         self.released = json.loads((self.root / "release" / ASSIGNMENT / f"{NAME}.ipynb").read_text())
 
     def run(self, *arguments, preexec_fn=None, **env):
-        """One nbgrader command, as a user types it."""
+        """One nbgrader command, as a user types it: in a class's terminal ours comes first on the PATH."""
+        command = [str(REPO / "bin" / "nbgrader")] if self.sandboxed else ["-m", "nbgrader"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOGRADER_", "TINYTORCH_"))}
         clean["PATH"] = f"{Path(sys.executable).parent}:{clean['PATH']}"               # nbgrader calls alembic by its name
-        return subprocess.run([sys.executable, "-m", "nbgrader", *arguments], cwd=self.root, capture_output=True, text=True,
+        return subprocess.run([sys.executable, *command, *arguments], cwd=self.root, capture_output=True, text=True,
                               timeout=800, preexec_fn=preexec_fn, env={**clean, "JUPYTER_CONFIG_DIR": str(self.root / ".jupyter"), **env})
 
     def folder(self, student, step="submitted"):
