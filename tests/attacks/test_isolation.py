@@ -166,7 +166,7 @@ def test_links_pipes_and_folders_are_not_collected(python, tmp_path):
 
 def test_the_sandbox_ends_when_its_supervisor_is_killed(sandbox, tmp_path):
     word = f"inside-{secrets.token_hex(8)}"
-    code = ("import sys\nfrom autograder.jobs import Limits\nfrom autograder.sandbox import bubblewrap\n"
+    code = ("import sys\nfrom autograder.jobs import Limits\nfrom autograder.sandbox.processes import bubblewrap\n"
             "from autograder.sandbox.processes.process import Process\n"
             f"Process().run([sys.executable, '-c', 'import time; time.sleep(600)', {word!r}], {{}}, bubblewrap.python_paths(),"
             " Limits(), {'PATH': '/usr/bin'})")

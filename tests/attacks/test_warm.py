@@ -140,7 +140,7 @@ def test_a_template_that_is_killed_is_replaced_and_ends_with_its_supervisor(fork
     for one in list(warm._templates.values()):
         one.process.kill()
     assert fork("print('again')") == "again"
-    code = (f"import sys, time\nfrom autograder.jobs import Limits\nfrom autograder.sandbox import bubblewrap, warm\n"
+    code = (f"import sys, time\nfrom autograder.jobs import Limits\nfrom autograder.sandbox.processes import bubblewrap, warm\n"
             f"from autograder.sandbox.processes.process import Process\n"
             f"Process().run([sys.executable, '-s', '/opt/program.py'], {{'main.py': b'pass'}}, [*bubblewrap.python_paths(), "
             f"({str(program)!r}, '/opt/program.py')], Limits(), {{'PATH': '/usr/bin'}}, imports=[])\n"

@@ -115,11 +115,13 @@ def test_version_2_groups_are_limited_and_read(tmp_path):
     (tmp_path / "memory.current").write_text(str(30 << 20))
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 0\n")
     (tmp_path / "pids.events").write_text("max 0\n")
-    assert group.read() == cgroup.Reading(1.5, 30.0, False, False)
+    assert group.read() == cgroup.Reading(1.5, 30.0, False, False, False)
     (tmp_path / "memory.peak").write_text(str(99 << 20))
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 2\n")
     (tmp_path / "pids.events").write_text("max 3\n")
-    assert group.read() == cgroup.Reading(1.5, 99.0, True, True)
+    assert group.read() == cgroup.Reading(1.5, 99.0, True, False, True)
+    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\n")    # another's limit, or the machine's
+    assert group.read() == cgroup.Reading(1.5, 99.0, False, True, True)
 
 
 @pytest.mark.parametrize(("said", "fix"), [("bwrap: Unknown option --size", "0.8 or newer"), ("bwrap: No permissions", "")])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autograder.jobs import Limits
 
+CHARGED = 4 * 2**20                             # bytes at most that the kernel takes for a group in one go
 ROOT = Path("/sys/fs/cgroup")
 
 
@@ -24,6 +25,7 @@ class Reading:
     cpu_seconds: float | None
     memory_mb: float | None                     # the peak so far
     out_of_memory: bool                         # a process was killed, or would have been, by the memory limit
+    out_of_memory_above: bool                   # one was killed though this limit was never reached: by another's, or the machine's end
     out_of_pids: bool                           # a fork was refused
 
 
@@ -69,9 +71,13 @@ class Version1(Group):
     def read(self) -> Reading:
         cpu = self.folders.get("cpuacct")
         memory = self.folders["memory"]
+        killed = _table(memory, "memory.oom_control").get("oom_kill", 0) > 0
+        # newer kernels do not count in failcnt any more; with equal limits that of memory and swap is met first
+        peak = max(_number(memory, f"memory.{which}max_usage_in_bytes") for which in ("", "memsw."))
+        reached = peak >= _number(memory, "memory.limit_in_bytes") - CHARGED
         return Reading(_number(cpu, "cpuacct.usage") / 1e9 if cpu else None,
                        _number(memory, "memory.max_usage_in_bytes") / 2**20,
-                       _table(memory, "memory.oom_control").get("oom_kill", 0) > 0,
+                       killed and reached, killed and not reached,
                        _table(self.folders["pids"], "pids.events").get("max", 0) > 0)
 
 
@@ -91,9 +97,10 @@ class Version2(Group):
 
     def read(self) -> Reading:
         self.peak = max(self.peak, (_number(self.folder, "memory.peak") or _number(self.folder, "memory.current")) / 2**20)   # Linux 5.19
-        cpu = _table(self.folder, "cpu.stat").get("usage_usec")
+        cpu, memory = _table(self.folder, "cpu.stat").get("usage_usec"), _table(self.folder, "memory.events")
+        killed, reached = memory.get("oom_kill", 0) > 0, memory.get("oom", 0) > 0
         return Reading(None if cpu is None else cpu / 1e6, self.peak,
-                       _table(self.folder, "memory.events").get("oom_kill", 0) > 0,
+                       killed and reached, killed and not reached,
                        _table(self.folder, "pids.events").get("max", 0) > 0)
 
 

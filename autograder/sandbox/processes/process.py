@@ -79,7 +79,8 @@ class Process:
             except Broken as broken:
                 return Outcome(Verdict.infra, f"the sandbox did not start: {broken}", Usage())
             finally:
-                place.end()
+                with contextlib.suppress(Broken):       # said already
+                    place.end()
 
 
 class _Namespaces:
@@ -237,6 +238,8 @@ class _Namespaces:
 
     def _account(self, reading: cgroup.Reading, counted: Counted) -> None:
         """The kernel's own word, which also knows what happened between two looks."""
+        if reading.out_of_memory_above:
+            raise Broken("the machine had no memory left, or what it grants to all sandboxes together")
         counted.cpu_seconds = max(counted.cpu_seconds, reading.cpu_seconds or 0.0)
         counted.memory_mb = reading.memory_mb or counted.memory_mb
         counted.over = counted.over or (Verdict.memory if reading.out_of_memory else Verdict.pids if reading.out_of_pids else None)
@@ -247,6 +250,7 @@ class _Namespaces:
     def end(self) -> End:
         if not self.pipes:
             return self.ended
+        by_us = not self.process and not select.select([self.init], [], [], 0)[0]          # bwrap is never ended by us once it has an init
         if self.init >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.init, signal.SIGKILL)
@@ -256,9 +260,12 @@ class _Namespaces:
         self.ended = End(self.wait(), rest=self.pipes.close())
         self.pipes = None
         if self.group:
-            self._account(self.group.read(), self.ended.counted)
-            self.group.remove()
-            self.group = None
+            group, self.group = self.group, None
+            reading = group.read()
+            group.remove()
+            self._account(reading, self.ended.counted)
+        if self.ended.code < 0 and not by_us and not self.ended.counted.over:
+            raise Broken("the sandbox was ended from outside")          # its init or bwrap was, which no program in it reaches
         disks = [self.folders[inside] for inside in DISKS if inside in self.folders]
         self.ended.full = self.disk_was_full or any(os.fstatvfs(disk).f_bavail == 0 for disk in disks)
         return self.ended

@@ -194,7 +194,8 @@ class Sitter:
         self.poll.unregister(handle)
         _, status = os.waitpid(pid, 0)
         with contextlib.suppress(OSError):
-            line.send(b"ended %d" % (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)))
+            # nothing in its namespace can kill an init: what the program's end was, an init that lives tells by its exit code
+            line.send(b"killed %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else b"ended %d" % os.WEXITSTATUS(status))
         line.close()
         os.close(handle)
 

@@ -28,6 +28,7 @@ INNER_PROGRAM = "/opt/template.py"
 MOST = 3                                # templates at a time; each holds some 60 MB
 START_SECONDS = 30
 ANSWER_SECONDS = 20
+ENDING_SECONDS = 1
 Binds = Sequence[tuple[str | Path, str | Path]]
 
 
@@ -50,13 +51,13 @@ class Seat:
         self.line.send(b"go")
 
     def wait(self) -> int:
-        """Its exit code, as a shell gives it. To be asked after its end."""
+        """Its exit code, as a shell gives it; negative when its init was ended by a signal. To be asked after its end."""
         with contextlib.suppress(OSError, ValueError):
             while said := self.line.recv(4096):
                 word, _, rest = said.partition(b" ")
-                if word == b"ended":
-                    return int(rest)
-        return 128 + 9                  # who would tell it was killed
+                if word in (b"ended", b"killed"):
+                    return int(rest) if word == b"ended" else -int(rest)
+        return -9                       # the template was killed, which would tell it, and all its forks with it
 
 
 @dataclass
@@ -77,6 +78,19 @@ def seat(stack: contextlib.ExitStack, argv: Sequence[str], imports: Sequence[str
     global _broken
     if _broken or not seccomp.program():
         raise NoTemplate(_broken or "no system call filter for this kind of machine")
+    for last in (False, True):                                  # a template that somebody has killed says nothing about the next one
+        with _lock:
+            template = _template(list(argv), list(imports), list(readonly), dict(env), list(tmpfs))
+        try:
+            return _seated(stack, template, json.dumps({"tmpfs": dict.fromkeys(tmpfs, disk_mb)}).encode())
+        except NoTemplate as failed:
+            if last or not _gone(template):
+                _broken = str(failed)
+                raise
+    raise AssertionError
+
+
+def _seated(stack: contextlib.ExitStack, template: _Template, word: bytes) -> Seat:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stack.callback(ours.close)
     ours.settimeout(ANSWER_SECONDS)
@@ -86,24 +100,15 @@ def seat(stack: contextlib.ExitStack, argv: Sequence[str], imports: Sequence[str
     for each in (stdin, stdout, stderr):
         stack.callback(each.close)
     try:
-        word = json.dumps({"tmpfs": dict.fromkeys(tmpfs, disk_mb)}).encode()
         with _lock:
-            template = _template(list(argv), list(imports), list(readonly), dict(env), list(tmpfs))
-            try:
-                socket.send_fds(template.control, [word], [theirs.fileno(), *inside])
-            except OSError:                                     # it was killed: once more with a new one
-                _end(template)
-                template = _template(list(argv), list(imports), list(readonly), dict(env), list(tmpfs))
-                socket.send_fds(template.control, [word], [theirs.fileno(), *inside])
+            socket.send_fds(template.control, [word], [theirs.fileno(), *inside])
+    except OSError as error:
+        raise NoTemplate(f"the template takes nothing: {error}") from error
     finally:
         theirs.close()
         for descriptor in inside:
             os.close(descriptor)
-    try:
-        init = _answers(stack, ours)
-    except NoTemplate as failed:
-        _broken = str(failed)
-        raise
+    init = _answers(stack, ours)
     pid = int(re.findall(r"^Pid:\s*(-?\d+)$", Path(f"/proc/self/fdinfo/{init}").read_text(), re.MULTILINE)[0])
     return Seat(init, pid, ours, stdin, stdout, stderr)
 
@@ -178,6 +183,16 @@ def _end(template: _Template) -> None:
     template.control.close()
     template.process.kill()
     template.process.wait()
+
+
+def _gone(template: _Template) -> bool:
+    """Whether it has ended, which shows a moment after its forks and its socket do."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        template.process.wait(ENDING_SECONDS)
+    with _lock:
+        if template.process.poll() is not None and _templates.get(template.key) is template:
+            _end(template)
+    return template.process.poll() is not None
 
 
 def end_all() -> None:
