@@ -337,10 +337,17 @@ def test_what_prometheus_and_the_status_page_show_is_in_the_database(store):
                    'autograder_run_seconds_bucket{kind="checkpoint",le="0.1"} 2.0', 'autograder_run_seconds_count{kind="checkpoint"} 2.0'):
         assert wanted in shown
     page = status_page.page(store, 4)
-    assert "<p>1 of 4 workers are busy.</p>" in page
+    assert "<p>1 of 4 workers are busy. " in page
     assert "<td>checkpoint<td>ml<td>timeout<td class=number>1" in page
     store.accept(job(1), {"a": b"1"}, IMAGE, id=claim.id)                  # ended badly: it runs again, as if it were new
     assert (store.look(claim.id).sentence, store.look(claim.id).attempts, store.result(claim.id)) == ("", 0, None)
+
+
+def test_the_status_page_says_why_jobs_wait(store, monkeypatch):
+    monkeypatch.setenv("AUTOGRADER_SANDBOX", "<none>")
+    page = status_page.page(store, 4)
+    assert "Jobs wait, because student code cannot be isolated: AUTOGRADER_SANDBOX is &#x27;&lt;none&gt;&#x27;" in page
+    assert [status_page.duration(seconds) for seconds in (0.4, 119, 120, 7199, 7261)] == ["0 s", "119 s", "2 min", "119 min", "2 h 1 min"]
 
 
 def test_a_store_of_the_first_version_is_taken_over_whole(tmp_path, address):
