@@ -3,7 +3,8 @@
 It refuses what no course work needs and what past escapes from containers used.
 
 Refused with EPERM: tracing other processes, keyrings, io_uring, userfaultfd, perf, bpf, mounting, namespaces, kernel
-modules, clocks, raw I/O ports, limits of other processes, and sockets of other families than unix, inet, inet6 and netlink.
+modules, clocks, raw I/O ports, limits of other processes, a choice of cores, and sockets of other families than unix, inet, inet6 and
+netlink.
 clone3 hides its flags behind a pointer, so it gets ENOSYS and libc falls back to clone, whose flags are read here. Calls of a foreign
 architecture (32 bit, x32) end the process. Other machines than the two below get no filter, and `check` says so.
 """
@@ -31,7 +32,7 @@ CALLS = {                                                                       
     "name_to_handle_at": (303, 264), "fanotify_init": (300, 262), "iopl": (172, None), "ioperm": (173, None),
     "modify_ldt": (154, None), "uselib": (134, None), "nfsservctl": (180, 42), "lookup_dcookie": (212, 18),
     "vhangup": (153, 58), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "settimeofday": (164, 170),
-    "adjtimex": (159, 171),
+    "adjtimex": (159, 171), "sched_setaffinity": (203, 122),
 }
 CLONE, CLONE3, SOCKET, PRLIMIT = (56, 220), (435, 435), (41, 198), (302, 261)
 FAMILIES = (1, 2, 10, 16)                                                         # unix, inet, inet6, netlink

@@ -2,7 +2,8 @@
 
     python -m autograder.service.worker --state .state/autograder --name 1 [--quotas FILE] [--trainings N]
 
-The service speaks to it over stdin, a line each: `look` (there is a new job), `cancel ID`. At the end of its input it gives its
+It runs one job at a time, on a core of its own as long as there are enough: what a training or a profile measures is not what others
+do. The service speaks to it over stdin, a line each: `look` (there is a new job), `cancel ID`. At the end of its input it gives its
 job back and ends, so no worker outlives its service. bwrap ends with the thread that started it, so jobs run in the main thread.
 """
 
@@ -183,8 +184,12 @@ def main() -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--quotas", type=Path)
     parser.add_argument("--trainings", type=int, default=1)
+    parser.add_argument("--core", type=int, help="which of the machine's cores, counted from 0; all of them without it")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if options.core is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[options.core % len(cores)]})         # also for all that is started from here
     worker = Worker(lambda: opened(options.state), options.name, Quotas(options.quotas), options.trainings)
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.work()

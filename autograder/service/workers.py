@@ -29,15 +29,16 @@ class Workers:
                      *(["--quotas", str(quotas)] if quotas else [])]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.lock = threading.Lock()
-        self.keepers = [threading.Thread(target=self._keep, name=f"keeper-{number}", daemon=True) for number in range(count)]
+        self.keepers = [threading.Thread(target=self._keep, args=(number,), name=f"keeper-{number}", daemon=True)
+                        for number in range(count)]
         for keeper in self.keepers:
             keeper.start()
 
-    def _keep(self) -> None:
+    def _keep(self, number: int) -> None:
         """Start a worker, wait for its end, start the next. What it held is queued again at once."""
         while not self.ending:
             name = uuid.uuid4().hex[:12]
-            process = subprocess.Popen([*self.argv, "--name", name], stdin=subprocess.PIPE, env=environment())
+            process = subprocess.Popen([*self.argv, "--name", name, "--core", str(number)], stdin=subprocess.PIPE, env=environment())
             with self.lock:
                 self.processes[name] = process
             code = process.wait()

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,24 @@ def test_a_job_that_was_stopped_is_run_again_when_asked_again(through):
     first, second = client.submit(job, files), client.submit(job, files)
     assert first.verdict is second.verdict is Verdict.timeout
     assert first.outputs != second.outputs
+
+
+CORES = """import os, time
+had = os.sched_getaffinity(0)
+try: os.sched_setaffinity(0, range(64))
+except PermissionError: pass
+time.sleep({seconds})
+print(*had, "still" if os.sched_getaffinity(0) == had else "others")
+"""
+
+
+def test_two_jobs_at_a_time_have_a_core_each_and_keep_it(through):
+    jobs = [script(CORES.format(seconds=seconds)) for seconds in (3, 3.1)]
+    with ThreadPoolExecutor(2) as pool:
+        said = [result.outputs["stdout"].split() for result in pool.map(lambda one: client.submit(*one), jobs)]
+    assert [words[-1] for words in said] == [b"still", b"still"]
+    if os.cpu_count() > 1:
+        assert len({words[0] for words in said}) == len(said[0]) == len(said[1]) == 2
 
 
 def test_data_sets_are_there_for_trainings_only_and_cannot_be_changed(sandbox, tmp_path, monkeypatch):

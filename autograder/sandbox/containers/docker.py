@@ -143,6 +143,7 @@ class Docker:
                 "Tmpfs": {WORK: tmpfs, "/tmp": tmpfs, **dict.fromkeys(folders, f"rw,nosuid,nodev,mode=1777,size={LARGEST}")},
                 "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges", *([f"seccomp={seccomp.profile()}"] if seccomp.profile() else [])],
                 "Memory": limits.memory_mb * 2**20, "MemorySwap": limits.memory_mb * 2**20, "NanoCpus": 10**9,
+                "CpusetCpus": ",".join(map(str, sorted(os.sched_getaffinity(0)))),          # where we may run ourselves (service/worker.py)
                 "PidsLimit": limits.pids + 1, "LogConfig": {"Type": "none"},                # our holder is one of them
                 "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in (
                     ("core", 0), ("fsize", disk), ("nofile", 1024), ("cpu", seconds))]}}
