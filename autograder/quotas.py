@@ -18,7 +18,7 @@ class Quota(Frozen):
     queued: int = Field(default=5, ge=1)                # of one student, waiting or running
     parallel: int = Field(default=2, ge=1)              # students' jobs of the class at the same time
     cpu_seconds: float = Field(default=900, gt=0)       # of one job; its wall time may be twice that
-    memory_mb: int = Field(default=1024, ge=32)         # of one job
+    memory_mb: int = Field(default=2048, ge=32)         # of one job; CIFAR-10 as floats takes three quarters of it
     keep_days: float = Field(default=14, gt=0)          # after which a finished job and its outputs are removed
 
     @property

@@ -90,7 +90,7 @@ def test_the_autograder_reads_the_quotas_that_classes_yml_says(tmp_path):
     quotas = Quotas(tmp_path / "quotas.json")
     assert quotas.all().keys() == {"ml101", "ml201"}
     quota, asked = quotas.of("ml101"), site.class_("ml101").autograder
-    assert (quota.cpu_seconds_per_day, quota.cpu_seconds, quota.memory_mb) == (3600, 900, 1024)
+    assert (quota.cpu_seconds_per_day, quota.cpu_seconds, quota.memory_mb) == (3600, 900, 2048)
     assert (quota.jobs_per_day, quota.parallel, quota.queued, quota.keep_days) == (
         asked.jobs_per_day, asked.parallel, asked.queued, asked.keep_days)
-    assert quota.largest.memory_mb == 1024
+    assert quota.largest.memory_mb == 2048
