@@ -129,6 +129,7 @@ CALLS = {                                                    # what past escapes
     "io_uring_setup": (425, 425, "8, 0"), "bpf": (321, 280, "0, 0, 0"), "mount": (165, 40, "0, 0, 0, 0, 0"),
     "userfaultfd": (323, 282, "0"), "perf_event_open": (298, 241, "0, 0, 0, 0, 0"), "setns": (308, 268, "0, 0"),
     "clone of a user namespace": (56, 220, "0x10000011, 0, 0, 0, 0"), "process_vm_readv": (310, 270, "1, 0, 0, 0, 0, 0"),
+    "sched_setaffinity": (203, 122, "0, 8, 0"),
     "packet socket": (41, 198, "17, 3, 0"), "vsock socket": (41, 198, "40, 1, 0"), "crypto socket": (41, 198, "38, 5, 0"),
 }
 

@@ -600,7 +600,7 @@ def test_preflight_refuses_a_pod_that_reaches_the_api_server_and_waits_for_a_pol
 def quotas(tmp_path, capsys):
     """What `python -m hub.config quotas` prints for the example site, with one class that asks for more."""
     example = hub_site.Site.example_path
-    text = example.read_text().replace("memory: 1G                      # of one job", "memory: 3G").replace("parallel: 2 ", "parallel: 7 ")
+    text = example.read_text().replace("memory: 2G                      # of one job", "memory: 3G").replace("parallel: 2 ", "parallel: 7 ")
     (tmp_path / "classes.yml").write_text(text)
     (tmp_path / "rosters").symlink_to(example.parent / "rosters")
     assert config_command.main(["quotas", str(tmp_path / "classes.yml")]) == 0
