@@ -79,10 +79,10 @@ test: ## run the tests (TESTS=tests/unit for some)
 	@$(USER_PYTHON) -m course.build
 	@$(DEV)/python -m pytest -m "not deployment" $(TESTS)
 
-test-deploy: ## deploy to a bare machine that the test makes, upgrade, back up, restore (Docker, a quarter of an hour)
+test-deploy: ## deploy to a bare machine that the test makes, upgrade, back up, restore (Docker, a quarter of an hour); SUITE=trixie DATABASE=postgresql
 	@$(ENVIRONMENTS) hub exchange user proxy dev deploy
 	@$(USER_PYTHON) -m course.build
-	@$(DEV)/python -m pytest -m deployment tests/deploy
+	@TINYTORCH_TEST_SUITE=$(or $(SUITE),bookworm) TINYTORCH_TEST_DATABASE=$(DATABASE) $(DEV)/python -m pytest -m deployment tests/deploy
 
 lint: ## ruff, mypy, yamllint, shellcheck, and who may import whom
 	@$(ENVIRONMENTS) dev

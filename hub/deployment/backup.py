@@ -1,12 +1,13 @@
 """Backups of a deployed site: one file that holds all its data, checked when it is made, and put back by one command.
 
-    backup.py create | list | verify FILE | restore FILE [--replace] | schemas [--same-as FILE]
+    backup.py create | list | verify FILE | restore FILE [--replace] | schemas [--same-as FILE] | check
 
 Runs as root on the host itself, with the system's Python and nothing else, so that a host whose containers do not start can
 still be restored. Its settings are in /etc/tinytorch/backup.json, which `make deploy` writes.
 
-A live SQLite database is copied by SQLite's own online backup, databases before the files that they speak of. Homes belong to
-students, who may exchange a file for a link at any moment: they are walked through open folders and no link is ever followed.
+A live SQLite database is copied by SQLite's own online backup, databases before the files that they speak of; one on a PostgreSQL
+server by that server's clients, which must be as new as it is. Homes belong to students, who may exchange a file for a link at any
+moment: they are walked through open folders and no link is ever followed.
 """
 
 import argparse
@@ -37,9 +38,13 @@ SETTINGS = Path(os.environ.get("TINYTORCH_BACKUP_SETTINGS", "/etc/tinytorch/back
 FORMAT = 1
 NAME = re.compile(r"tinytorch-[0-9]{8}T[0-9]{6}Z\.tar\.gz(\.age|\.gpg)?")
 MANIFEST = "manifest.json"
-LEFT_OUT = ("run", "logs")                 # of the state: sockets and process ids, and what journals keep
+LEFT_OUT = ("run", "logs", "metrics")      # of the state: sockets and process ids, what journals keep, what is true of this host only
 HOLES = 2**30                              # a sparse file may claim any size: with more than this in holes it is left out
 CHUNK = 2**20
+DUMP = "postgresql.dump"                   # its name in an archive
+PASSWORD = "secrets/database_password"     # in the state
+SCHEMAS = ("public", "autograder")         # on a PostgreSQL server: the hub's tables, the autograder's jobs
+METRIC = "metrics/backup.prom"             # in the state: what monitoring knows of backups
 
 
 class Problem(Exception):
@@ -238,15 +243,97 @@ def schemas(settings: Settings) -> dict[str, str]:
         with closing(sqlite3.connect(f"{(settings.state / name).as_uri()}?mode=ro", uri=True, timeout=60)) as opened:
             tables = [row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             found[name] = schema(opened, tables)
-    return found
+    return {**found, **(forms_on_server(settings) if settings.postgresql else {})}
 
 
 def same(settings: Settings, file: Path) -> dict[str, str]:
     """The forms of the databases, if they are those of the file as far as it knows them."""
+    if not file.exists():
+        raise Problem(f"there is no {file}, which says what that version can read")
     now, known = schemas(settings), json.loads(file.read_text())
     if changed := sorted(name for name in known.keys() & now.keys() if known[name] != now[name]):
         raise Problem(f"the version that wrote {file} cannot read {', '.join(changed)}, which a newer one has changed")
     return now
+
+
+# --------------------------------------------------------------------------------------------- a database on a PostgreSQL server
+def postgresql(settings: Settings, program: str, *words: str, password: str | None = None) -> str:
+    """Run a client of PostgreSQL; the password goes by environment, from the secrets folder if none is given."""
+    if not shutil.which(program):
+        raise Problem(f"the site's database is PostgreSQL, and {program} is missing here: apt-get install postgresql-client")
+    secret = settings.state / PASSWORD
+    if password is None and secret.exists():
+        password = secret.read_text().strip()
+    env = {**os.environ, "PGCONNECT_TIMEOUT": "10", **({"PGPASSWORD": password} if password else {})}
+    done = subprocess.run([program, "--no-password", "--dbname", settings.postgresql, *words], env=env, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip()
+        if "no password supplied" in said:
+            said = f"there is no password for {settings.postgresql}: write it into {secret}, mode 600"
+        raise Problem(f"{program} failed: {said}")
+    return done.stdout
+
+
+def statement(settings: Settings, text: str, password: str | None = None) -> str:
+    """What the server answers to a statement: rows as lines, columns parted by |. All of it holds, or nothing."""
+    words = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--command", text)
+    return postgresql(settings, "psql", *words, password=password).strip()
+
+
+def check(settings: Settings, password: str | None = None) -> str:
+    """That the database server answers and this host's clients can back it up: pg_dump refuses a server newer than itself."""
+    if not settings.postgresql:
+        return "the databases are files of this host"
+    server = int(statement(settings, "SHOW server_version_num", password)) // 10_000
+    for program in ("pg_dump", "pg_restore"):
+        if not shutil.which(program):
+            raise Problem(f"the site's database is PostgreSQL, and {program} is missing here: apt-get install postgresql-client")
+        told = subprocess.run([program, "--version"], capture_output=True, text=True).stdout     # pg_dump (PostgreSQL) 15.14 (Debian ...)
+        client = int((re.findall(r"\) (\d+)", told) or ["0"])[0])
+        if client < server:
+            raise Problem(f"{settings.postgresql} is PostgreSQL {server}, which {program} {client} of this host cannot back up: install "
+                          f"postgresql-client-{server} here (PostgreSQL's own package archive has what the distribution lacks)")
+    return f"{settings.postgresql} answers: PostgreSQL {server}"
+
+
+def forms_on_server(settings: Settings) -> dict[str, str]:
+    """The forms of the hub's and the autograder's tables, where there are any yet."""
+    found = {}
+    for name, table, column in (("hub", "public.alembic_version", "version_num"), ("jobs", "autograder.version", "version")):
+        if statement(settings, f"SELECT to_regclass('{table}')"):
+            found[f"PostgreSQL ({name})"] = ",".join(sorted(statement(settings, f"SELECT {column} FROM {table}").split()))
+    return found
+
+
+def tables_on_server(settings: Settings, password: str) -> int:
+    schemas = ", ".join(f"'{name}'" for name in SCHEMAS)
+    return int(statement(settings, f"SELECT count(*) FROM pg_tables WHERE schemaname IN ({schemas})", password))
+
+
+def put_back(settings: Settings, dump: Path, password: str) -> None:
+    """Replace all that this user has in the two schemas, also what a newer version has added since, by what the dump holds."""
+    statement(settings, """
+        SET client_min_messages TO warning; SET lock_timeout TO '30s';
+        DROP SCHEMA IF EXISTS autograder CASCADE;
+        CREATE SCHEMA autograder;
+        DO $$ DECLARE each text; BEGIN
+            FOR each IN
+                SELECT format('%s IF EXISTS public.%I',
+                              CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname)
+                    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
+                                    AND pg_get_userbyid(relowner) = current_user
+                UNION ALL SELECT format('TYPE IF EXISTS public.%I', typname)
+                    FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype IN ('d', 'e')
+                                   AND pg_get_userbyid(typowner) = current_user
+            LOOP EXECUTE 'DROP ' || each || ' CASCADE'; END LOOP;
+        END $$""", password)
+    only = [word for name in SCHEMAS for word in ("--schema", name)]
+    try:
+        postgresql(settings, "pg_restore", *only, "--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error", str(dump),
+                   password=password)
+    except Problem as problem:
+        raise Problem(f"{problem}. The site's tables on the server are empty now, and nothing else was changed: mend that, then restore "
+                      "again, this backup or the one that was made just before") from None
 
 
 # --------------------------------------------------------------------------------------------- volumes
@@ -297,7 +384,18 @@ def create(settings: Settings, reason: str) -> Path:
         summary = {**manifest, "sha256": file_digest(final), "size": final.stat().st_size}
         write_private(final.with_name(f"{final.name}.json"), json.dumps(summary, indent=1))
         prune(settings)
+        tell_monitoring(settings, made)
     return final
+
+
+def tell_monitoring(settings: Settings, made: datetime) -> None:
+    """When the last backup that succeeded was made, for the exporter of the host, another user; nothing where nothing is monitored."""
+    file = settings.state / METRIC
+    if file.parent.is_dir():
+        partial = file.with_suffix(".partial")
+        partial.write_text(f"tinytorch_backup_last_success_timestamp_seconds {made.timestamp():.0f}\n")
+        partial.chmod(0o644)
+        partial.rename(file)
 
 
 def write(settings: Settings, stream: IO[bytes], made: datetime, reason: str) -> None:
@@ -320,9 +418,9 @@ def write(settings: Settings, stream: IO[bytes], made: datetime, reason: str) ->
             archive.file(f"state/{name}", copy, os.stat(state / name))
             copy.unlink()
         if settings.postgresql:
-            dump = Path(scratch) / "postgresql.dump"
+            dump = Path(scratch) / DUMP
             postgresql(settings, "pg_dump", "--format=custom", "--file", str(dump))
-            archive.file("postgresql.dump", dump, os.stat(dump))
+            archive.file(DUMP, dump, os.stat(dump))
         archive.tree(state, "state", lambda name: name in beside or name in LEFT_OUT)
         archive.tree(settings.site, "site")
         for name, volume in volumes.items():
@@ -336,17 +434,6 @@ def write(settings: Settings, stream: IO[bytes], made: datetime, reason: str) ->
         member = tarfile.TarInfo(MANIFEST)
         member.size, member.mode, member.mtime = len(text), 0o600, int(made.timestamp())
         tar.addfile(member, io.BytesIO(text))
-
-
-def postgresql(settings: Settings, program: str, *words: str) -> None:
-    """Run a client of PostgreSQL; the password goes by environment, from the secrets folder."""
-    if not shutil.which(program):
-        raise Problem(f"the site's database is PostgreSQL, and {program} is missing here: apt-get install postgresql-client")
-    secret = settings.state / "secrets" / "database_password"
-    env = {**os.environ, **({"PGPASSWORD": secret.read_text().strip()} if secret.exists() else {})}
-    done = subprocess.run([program, "--dbname", settings.postgresql, *words], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise Problem(f"{program} failed: {done.stderr.strip()}")
 
 
 def encrypt(settings: Settings, plain: Path, target: Path) -> Path:
@@ -437,8 +524,11 @@ def opened(file: Path) -> Iterator[tarfile.TarFile]:
             raise Problem(f"{file.name} could not be decrypted: is that the right key?")
 
 
-def verify(file: Path) -> dict[str, Any]:
-    """Read a whole backup: every part has the digest that its manifest says, every database opens. Returns the manifest."""
+def verify(file: Path, keep: Path | None = None) -> dict[str, Any]:
+    """Read a whole backup: every part has the digest that its manifest says, every database opens. Returns the manifest.
+
+    `keep`: a folder into which what a database server needs is copied on the way, under its last name.
+    """
     parts: dict[str, Part] = {}
     manifest: dict[str, Any] | None = None
     links: set[str] = set()
@@ -457,9 +547,14 @@ def verify(file: Path) -> dict[str, Any]:
                 if member.isreg():
                     stream = Hashing(tar.extractfile(member), member.size)          # type: ignore[arg-type]
                     first = stream.read(16)
+                    kept = keep / Path(member.name).name if keep and member.name in (DUMP, f"state/{PASSWORD}") else None
                     if first == b"SQLite format 3\0" and member.name.startswith("state/"):
                         found[member.name] = Path(scratch) / str(len(found))
                         with found[member.name].open("wb") as copy:
+                            copy.write(first)
+                            shutil.copyfileobj(stream, copy, CHUNK)
+                    elif kept:
+                        with kept.open("wb") as copy:
                             copy.write(first)
                             shutil.copyfileobj(stream, copy, CHUNK)
                     else:
@@ -508,12 +603,24 @@ def refuse_escapes(member: tarfile.TarInfo, links: set[str], file: Path) -> None
 # --------------------------------------------------------------------------------------------- restore
 def restore(settings: Settings, file: Path, replace: bool) -> dict[str, Any]:
     """Put a backup in the place of this site's data; the services must be stopped. Nothing is touched before all of it is checked."""
-    with only_one(settings.folder):
-        manifest = verify(file)
+    with only_one(settings.folder), tempfile.TemporaryDirectory(dir=settings.folder, prefix=".restore-") as scratch:
+        manifest = verify(file, keep=Path(scratch))
         volumes = homes(settings)
-        if (has_data(settings.state) or volumes) and not replace:
-            raise Problem(f"this host has data ({settings.state}, {len(volumes)} homes), which a restore would replace. "
+        dump = Path(scratch) / DUMP
+        refuse_another_kind(settings, dump.exists())
+        password = ""
+        if dump.exists():
+            # the server's of today if this host knows it: it may have been changed since
+            known = next((each for each in (settings.state / PASSWORD, Path(scratch) / Path(PASSWORD).name) if each.exists()), None)
+            password = known.read_text().strip() if known else ""
+            check(settings, password)
+        tables = tables_on_server(settings, password) if dump.exists() else 0
+        if (has_data(settings.state) or volumes or tables) and not replace:
+            there = f"{settings.state}, {len(volumes)} homes{f', {tables} tables of {settings.postgresql}' if tables else ''}"
+            raise Problem(f"this host has data ({there}), which a restore would replace. "
                           "Nothing was changed. To go on all the same: make restore FROM=... REPLACE=1, which first makes a backup of it")
+        if dump.exists():
+            put_back(settings, dump, password)
         if users := containers(settings):
             docker(settings, "rm", "--force", *users)
         old = settings.state.with_name(f"{settings.state.name}.replaced-{int(time.time())}")
@@ -527,13 +634,22 @@ def restore(settings: Settings, file: Path, replace: bool) -> dict[str, Any]:
             docker(settings, "volume", "create", *(word for item in labels.items() for word in ("--label", "=".join(item))), name)
         for name, volume in homes(settings).items():
             roots[f"homes/{name}"] = Path(volume["folder"])
-        with opened(file) as tar, tempfile.TemporaryDirectory(dir=settings.folder, prefix=".restore-") as scratch:
-            unpack(tar, roots, Path(scratch))
-            dump = Path(scratch) / "postgresql.dump"
-            if dump.exists() and settings.postgresql:
-                postgresql(settings, "pg_restore", "--clean", "--if-exists", "--no-owner", str(dump))
+        with opened(file) as tar:
+            unpack(tar, roots)
+        if password:
+            write_private(settings.state / PASSWORD, f"{password}\n")
         shutil.rmtree(old, ignore_errors=True)
     return manifest
+
+
+def refuse_another_kind(settings: Settings, dumped: bool) -> None:
+    """Accounts and jobs go back to where they were: a backup that holds them in another kind of database would leave them behind."""
+    if dumped and not settings.postgresql:
+        raise Problem("accounts and jobs of this backup were on a PostgreSQL server, and site.database in classes.yml is sqlite. Nothing "
+                      "was changed. Name a server there and let `make restore` read it again")
+    if settings.postgresql and not dumped:
+        raise Problem(f"accounts and jobs of this backup were in SQLite files, and site.database in classes.yml is {settings.postgresql}. "
+                      "Nothing was changed. Write `database: sqlite` there and let `make restore` read it again; then switch")
 
 
 def has_data(state: Path) -> bool:
@@ -541,14 +657,12 @@ def has_data(state: Path) -> bool:
     return any(state.glob("hub/*.sqlite")) or any(state.glob("exchange/*.db")) or any(state.glob("classes/*/gradebook.db"))
 
 
-def unpack(tar: tarfile.TarFile, roots: dict[str, Path], scratch: Path) -> None:
+def unpack(tar: tarfile.TarFile, roots: dict[str, Path]) -> None:
     """Write the members below their roots, with owner and mode; folders get theirs at the end, since they may be read-only."""
     folders: list[tuple[Path, tarfile.TarInfo]] = []
     for member in tar:
         root = next((root for root in roots if member.name == root or member.name.startswith(f"{root}/")), None)
         if root is None:
-            if member.name == "postgresql.dump":
-                (scratch / member.name).write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
             continue
         target = roots[root] / member.name[len(root) + 1:]
         target.parent.mkdir(parents=True, exist_ok=True)         # databases come before the folders that they are in
@@ -601,8 +715,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("create").add_argument("--reason", default="by hand")
     commands.add_parser("list")
+    commands.add_parser("check", help="whether the databases can be reached and backed up from here")
     commands.add_parser("schemas").add_argument("--same-as", type=Path, help="exit 1 where a database's form differs from that file's")
-    commands.add_parser("verify").add_argument("file")
+    verifying = commands.add_parser("verify")
+    verifying.add_argument("file")
+    verifying.add_argument("--fits", action="store_true", help="also: whether this host's site, as it is set up now, can take it")
     restoring = commands.add_parser("restore")
     restoring.add_argument("file")
     restoring.add_argument("--replace", action="store_true")
@@ -622,8 +739,12 @@ def main() -> None:
                 show(settings)
             case "schemas":
                 print(json.dumps(schemas(settings) if args.same_as is None else same(settings, args.same_as)))
+            case "check":
+                print(check(settings))
             case "verify":
                 said = verify(find(settings, args.file))
+                if args.fits:
+                    refuse_another_kind(settings, DUMP in said["parts"])
                 print(f"whole: {told(said)}")
             case "restore":
                 said = restore(settings, find(settings, args.file), args.replace)

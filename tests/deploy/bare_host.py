@@ -1,4 +1,4 @@
-"""A bare Debian 12 "machine" for a deployment: a container with sshd and, once somebody has installed it, an engine of its own.
+"""A bare "machine" of some release of Debian or Ubuntu: a container with sshd and, once somebody has installed it, an engine of its own.
 
 Nothing of Docker is on it at first. Its first process does what an init does: it starts the engine when there is one, and again
 when it was killed. Switching the power off is `docker kill`.
@@ -13,6 +13,7 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import urlencode
 
 from hub import paths
 from tests import running
@@ -40,20 +41,24 @@ def lacking() -> list[str]:
 
 def build(base: str) -> str:
     """The image of the machine, from a bare Debian."""
-    if not docker("image", "ls", "-q", IMAGE).strip():
-        packages = "openssh-server procps cron"
-        text = (f"FROM {base}\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends {packages} && "
-                "rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_*\n")
-        subprocess.run([DOCKER, "build", "-q", "--network", "host", "-t", IMAGE, "-"], input=text, text=True, check=True,
+    return install(base, f"{IMAGE}:{base.rpartition(':')[2]}", "openssh-server procps cron", "rm -f /etc/ssh/ssh_host_*")
+
+
+def install(base: str, image: str, packages: str, then: str = "true") -> str:
+    """An image with more packages, made once."""
+    if not docker("image", "ls", "-q", image).strip():
+        text = (f"FROM {base}\nRUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "
+                f"{packages} && rm -rf /var/lib/apt/lists/* && {then}\n")
+        subprocess.run([DOCKER, "build", "-q", "--network", "host", "-t", image, "-"], input=text, text=True, check=True,
                        capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "1"})
-    return IMAGE
+    return image
 
 
 class Host:
     """The machine, an admin's folder with classes.yml and inventory.yml, and `make` as the admin runs it."""
 
-    def __init__(self, folder: Path, base: str, bundle: Path | None, version: str) -> None:
-        self.folder, self.version, self.bundle = folder, version, bundle
+    def __init__(self, folder: Path, base: str, bundle: Path | None, version: str, database: "DatabaseHost | None" = None) -> None:
+        self.folder, self.version, self.bundle, self.database = folder, version, bundle, database
         self.name = f"tinytorch-host-{uuid.uuid4().hex[:8]}"
         self.url, self.state = f"https://{NAME}", Path("/var/lib/tinytorch")
         self.key, self.ca = folder / "key", folder / "ca.crt"
@@ -85,8 +90,11 @@ class Host:
         example = paths.REPO / "hub" / "example"
         shutil.copytree(example / "rosters", self.folder / "rosters", dirs_exist_ok=True)
         text = (example / "classes.yml").read_text().replace("url: http://127.0.0.1:8000 ", f"url: {self.url} ")
-        text = text.replace("first_password: auto ", "first_password: generated ").replace("enabled: true ", "enabled: false ")
+        text = text.replace("first_password: auto ", "first_password: generated ")
         text = text.replace("site:\n", "site:\n  tls: {certificates: internal}\n", 1)
+        if self.database:
+            text = text.replace("  database: sqlite ", f"  database: {self.database.address} ")
+            (self.folder / "database.pem").write_text(self.database.authority())
         (self.folder / "classes.yml").write_text(change(text))
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         host = {"ansible_host": self.address, "ansible_user": "root", "ansible_ssh_private_key_file": str(self.key),
@@ -111,6 +119,14 @@ class Host:
 
     def run(self, command: str, check: bool = True) -> str:
         return docker("exec", self.name, "sh", "-c", command, check=check)
+
+    def prometheus(self, what: str, **asked: str) -> dict:
+        """What its Prometheus answers on the host's own loopback address."""
+        url = f"http://127.0.0.1:9090/api/v1/{what}?{urlencode(asked)}"
+        read = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=20).read().decode())"
+        said = json.loads(self.run(f"python3 -c '{read}' '{url}'"))
+        assert said["status"] == "success", said
+        return said["data"]
 
     def trust(self) -> None:
         """Have this process reach the host by its name, and trust its authority, as a browser with the root installed does."""
@@ -149,6 +165,61 @@ class Host:
 
     def remove(self) -> None:
         docker("rm", "-f", "-v", self.name, check=False, timeout=600)
+
+
+class DatabaseHost:
+    """Another machine, with PostgreSQL as its release has it: reached over TLS with a password only, trusted by its own authority."""
+
+    START = """
+    set -e
+    data=/var/lib/postgresql/site bin=$(echo /usr/lib/postgresql/*/bin) at=$(hostname -i)
+    if [ ! -d $data ]; then
+      cd /var/lib/postgresql
+      openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
+      openssl req -newkey rsa:2048 -nodes -subj /CN=database -keyout server.key -out server.csr
+      echo subjectAltName=IP:$at >names
+      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem
+      $bin/initdb -D $data -U postgres --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C
+      echo "hostssl all tinytorch all scram-sha-256" >>$data/pg_hba.conf
+    fi
+    exec $bin/postgres -D $data -c listen_addresses='*' -c unix_socket_directories=/tmp -c ssl=on \
+      -c ssl_cert_file=/var/lib/postgresql/server.pem -c ssl_key_file=/var/lib/postgresql/server.key
+    """
+
+    def __init__(self, base: str) -> None:
+        self.name = f"tinytorch-database-{uuid.uuid4().hex[:8]}"
+        self.password = f"a:b\\c {uuid.uuid4().hex[:8]}"                # what is special in libpq's password file
+        image = install(base, f"{IMAGE}-postgres:{base.rpartition(':')[2]}", "postgresql openssl")
+        docker("run", "-d", "--name", self.name, "--user", "postgres", image, "bash", "-c", self.START)
+        for _ in range(60):
+            if docker("exec", self.name, "psql", "-h", "/tmp", "-U", "postgres", "-c", "SELECT 1", check=False).startswith(" ?column?"):
+                break
+            time.sleep(0.5)
+        self.sql(f"CREATE ROLE tinytorch LOGIN PASSWORD '{self.password}'")
+        self.make()
+
+    def make(self) -> None:
+        self.sql("CREATE DATABASE hub OWNER tinytorch ENCODING 'UTF8' TEMPLATE template0")
+
+    def wipe(self) -> None:
+        """All that the site kept here is gone."""
+        self.sql("DROP DATABASE hub WITH (FORCE)")
+        self.make()
+
+    @property
+    def address(self) -> str:
+        at = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name).strip()
+        return f"postgresql://tinytorch@{at}/hub?sslmode=verify-full&sslrootcert=/etc/tinytorch/database.pem"
+
+    def authority(self) -> str:
+        return docker("exec", self.name, "cat", "/var/lib/postgresql/ca.pem")
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        words = ("psql", "-h", "/tmp", "-U", "postgres", "-d", database, "-At", "-v", "ON_ERROR_STOP=1", "-c", statement)
+        return docker("exec", self.name, *words).strip()
+
+    def remove(self) -> None:
+        docker("rm", "-f", "-v", self.name, check=False)
 
 
 def by_name(host: Host, look_up=socket.getaddrinfo):

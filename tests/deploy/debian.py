@@ -1,4 +1,4 @@
-"""An image of a bare Debian 12 with Python, make and git, made from the distribution's mirror: no registry is needed."""
+"""Images of a bare Debian or Ubuntu with Python, make and git, made from the distribution's mirror: no registry is needed."""
 
 import shutil
 import subprocess
@@ -10,25 +10,39 @@ DOCKER = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if p
 IMAGE = "tinytorch-test/bare-debian"
 PACKAGES = "ca-certificates,python3,python3-venv,make,git"
 MACHINE_CAS = Path("/usr/local/share/ca-certificates")        # of a site behind an inspecting proxy; often empty
+SCRIPTS = Path("/usr/share/debootstrap/scripts")
+UBUNTU = {"noble"}                                             # other names are Debian's
 
 
 def docker(*words, **options):
     return subprocess.run([DOCKER, *words], capture_output=True, text=True, **options)
 
 
-def bare_debian(tmp_path_factory):
-    """An image of Debian 12 with Python, make and git, from the distribution's mirror."""
+def debootstrap(suite: str, root: Path) -> None:
+    """A release's files from its mirror; one that this debootstrap does not know yet is made like those that it knows."""
+    where = []
+    if suite in UBUNTU or not (SCRIPTS / suite).exists():
+        like = SCRIPTS / ("gutsy" if suite in UBUNTU else "sid")
+        where = ["", str(like)]                               # "": the mirror that the script names
+    packages = ["--components=main,universe"] if suite in UBUNTU else []
+    done = subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", *packages, suite, str(root), *where],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+
+
+def bare_debian(tmp_path_factory, suite: str = "bookworm") -> str:
+    """An image of that release with Python, make and git, from the distribution's mirror."""
     need("a Docker engine", DOCKER and docker("info").returncode == 0, "install and start Docker")
-    if docker("image", "inspect", IMAGE).returncode:
+    image = f"{IMAGE}:{suite}"
+    if docker("image", "inspect", image).returncode:
         need("debootstrap", shutil.which("debootstrap"), "apt-get install debootstrap")
         root = tmp_path_factory.mktemp("debian")
-        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)], check=True,
-                       capture_output=True)
+        debootstrap(suite, root)
         for file in MACHINE_CAS.glob("*.crt"):
             shutil.copy(file, root / "usr/local/share/ca-certificates")
         subprocess.run(["chroot", str(root), "update-ca-certificates"], check=True, capture_output=True)
         subprocess.run(["chroot", str(root), "useradd", "-m", "newcomer"], check=True, capture_output=True)
         tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-        subprocess.run([DOCKER, "import", "-", IMAGE], stdin=tar.stdout, check=True, capture_output=True)
+        subprocess.run([DOCKER, "import", "-", image], stdin=tar.stdout, check=True, capture_output=True)
         shutil.rmtree(root, ignore_errors=True)
-    return IMAGE
+    return image

@@ -1,10 +1,17 @@
-"""`make deploy` on a bare Debian 12 over SSH: the site over HTTPS, nothing changed the second time, an upgrade, a backup put back
-after everything was wiped, a killed engine, a power cut."""
+"""`make deploy` on a bare machine over SSH: the site over HTTPS, watched by Prometheus, nothing changed the second time, an upgrade,
+a backup put back after everything was wiped, a killed engine, a power cut.
+
+TINYTORCH_TEST_SUITE names the release on the machine (bookworm); TINYTORCH_TEST_DATABASE=postgresql puts accounts and jobs on a
+database server on another machine. `make test-deploy SUITE=trixie DATABASE=postgresql` sets them.
+"""
 
 import json
+import os
 import socket
+import time
 
 import pytest
+import yaml
 
 from hub import paths
 from tests.deploy import bare_host
@@ -14,7 +21,9 @@ from tests.need import need
 from tests.running import solve
 
 pytestmark = [pytest.mark.docker, pytest.mark.deployment, pytest.mark.timeout(1800)]
-NAMES = ("hub", "proxy", "exchange", "autograder", "grader", "student", "caddy")
+NAMES = ("hub", "proxy", "exchange", "autograder", "grader", "student", "caddy", "monitoring")
+SUITE = os.environ.get("TINYTORCH_TEST_SUITE") or "bookworm"
+DATABASE = os.environ.get("TINYTORCH_TEST_DATABASE") or "sqlite"
 CLASS, ASSIGNMENT = "ml101", "02_tensor"
 
 
@@ -27,19 +36,28 @@ def host(tmp_path_factory):
     prefix, version = images()
     bundle = tmp_path_factory.mktemp("bundle") / "images.tar"
     docker("save", "-o", str(bundle), *(f"{prefix}{name}:{version}" for name in NAMES), timeout=600)
-    made = bare_host.Host(folder, bare_debian(tmp_path_factory), bundle, version)
+    base = bare_debian(tmp_path_factory, SUITE)
+    database = bare_host.DatabaseHost(base) if DATABASE == "postgresql" else None
+    made = bare_host.Host(folder, base, bundle, version, database)
     patch = pytest.MonkeyPatch()
     patch.setattr(socket, "getaddrinfo", bare_host.by_name(made))
     for name in ("REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE"):
         patch.setenv(name, "")
     try:
         made.trial, _ = made.succeeds("deploy", "CHECK=1")
+        if database:
+            stopped = made.make("deploy")
+            assert stopped.returncode != 0
+            assert "there is no password for" in stopped.stdout, stopped.stdout[-3000:]
+            made.run(f"install -D -m 600 /dev/stdin {made.state}/secrets/database_password <<'END'\n{database.password}\nEND")
         made.first, _ = made.succeeds("deploy")
         made.trust()
         yield made
     finally:
         patch.undo()
         made.remove()
+        if database:
+            database.remove()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +130,42 @@ def test_a_second_run_changes_nothing_and_a_running_server_goes_on(host, marked)
     assert container_of(host) == before
 
 
+def test_accounts_and_jobs_are_where_classes_yml_says(host, marked):
+    files = host.run(f"ls {host.state}/hub/jupyterhub.sqlite {host.state}/autograder/jobs.sqlite 2>/dev/null || true").split()
+    if not host.database:
+        assert len(files) == 2
+        return
+    assert not files
+    assert int(host.database.sql("SELECT count(*) FROM users WHERE name = 'alice'", "hub")) == 1
+    assert int(host.database.sql("SELECT count(*) FROM autograder.jobs WHERE state = 'done'", "hub")) > 0
+    assert host.database.sql("SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'tinytorch'") == "t"
+    assert host.database.password not in host.run("docker inspect $(docker ps -aq); cat /opt/tinytorch/*.yml /opt/tinytorch/*.json")
+
+
+def test_prometheus_reaches_all_parts_and_every_panel_draws_something(host, marked):
+    """Grafana is a program of others; what it would ask for is asked of the Prometheus that runs."""
+    host.run("/opt/tinytorch/tinytorch-backup create --reason nightly")
+    boards = [json.loads(file.read_text()) for file in sorted((paths.REPO / "monitoring" / "dashboards").glob("*.json"))]
+    asked = {(board["title"], panel["title"], target["legendFormat"]): target["expr"]
+             for board in boards for panel in board["panels"] for target in panel["targets"]}
+    deadline = time.monotonic() + 180                        # a rate needs two scrapes, the probe comes once a minute
+    while True:
+        up = {target["labels"]["job"]: target["health"] for target in host.prometheus("targets")["activeTargets"]}
+        empty = [panel for panel, query in asked.items() if not host.prometheus("query", query=query)["result"]]
+        if (set(up.values()) == {"up"} and not empty) or time.monotonic() > deadline:
+            break
+        time.sleep(5)
+    assert up == dict.fromkeys(("hub", "exchange", "autograder", "node", "prometheus", "probe"), "up")
+    assert not empty
+    assert [each["value"][1] for each in host.prometheus("query", query="probe_success")["result"]] == ["1"]
+    written = [rule["alert"] for group in yaml.safe_load((paths.REPO / "monitoring" / "alerts.yml").read_text())["groups"]
+               for rule in group["rules"]]
+    rules = {rule["name"]: rule for group in host.prometheus("rules")["groups"] for rule in group["rules"]}
+    assert sorted(rules) == sorted(written)
+    assert {rule["health"] for rule in rules.values()} == {"ok"}
+    assert not [name for name, rule in rules.items() if rule["state"] != "inactive"]
+
+
 def test_an_upgrade_leaves_running_servers_alone_and_can_be_taken_back(host, marked):
     before, ids = container_of(host), host.run("docker ps -q --no-trunc")
     for name in NAMES:
@@ -121,6 +175,12 @@ def test_an_upgrade_leaves_running_servers_alone_and_can_be_taken_back(host, mar
     assert host.run("docker ps -q --no-trunc") != ids
     assert container_of(host) == before
     assert marked.run(CLASS, "print(6 * 7)").strip() == "42"
+    if host.database:                                        # as if `next` had changed the form of the hub's tables
+        host.database.sql("UPDATE alembic_version SET version_num = 'x' || version_num", "hub")
+        refused = host.make("rollback")
+        assert refused.returncode != 0
+        assert "cannot read PostgreSQL (hub)" in refused.stdout
+        host.database.sql("UPDATE alembic_version SET version_num = substr(version_num, 2)", "hub")
     host.succeeds("rollback")
     assert json.loads(host.run("cat /opt/tinytorch/release.json")) == {"version": host.version, "previous": "next"}
     assert container_of(host) == before
@@ -161,8 +221,14 @@ def test_a_restored_site_has_the_same_marks_files_and_sign_ins(host, marked):
         assert "REPLACE=1" in refused.stdout
         assert marks(host) == score
         host.succeeds("destroy", "YES=1", "BACKUPS=1")
+        host.succeeds("deploy", "CHECK=1")                   # Docker is there, and nothing of the site
         left = host.run("docker volume ls -q; docker ps -aq; ls -d /var/lib/tinytorch /var/backups/tinytorch 2>/dev/null || true")
         assert not left
+        if host.database:
+            refused = host.make("restore", f"FROM={file}")
+            assert refused.returncode != 0
+            assert "tables of postgresql://" in refused.stdout
+            host.database.wipe()
         host.succeeds("restore", f"FROM={file}")
     finally:
         file.unlink()
