@@ -11,6 +11,7 @@ from typing import Any
 FOLDER = Path(__file__).parent / "dashboards"
 WIDTH, HEIGHT = 24, 8                    # of Grafana's grid, and of one panel
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
+NONE = "0 * sum(autograder_workers)"     # a queue in which nothing waits has no series: zero, as long as the autograder answers
 DISKS = 'fstype!~"tmpfs|overlay|squashfs|ramfs"'
 
 
@@ -56,8 +57,10 @@ WORK = [
      panel("Exchange: what is stored", "bytes", {"{{what}}": "sum by (what) (exchange_stored_bytes)", "free": "exchange_disk_free_bytes"})],
     [panel("Exchange: size of what is sent", "bytes", quantiles("exchange_request_bytes")),
      panel("Exchange: time until the hub answers it", "s", quantiles("exchange_hub_seconds"))],
-    [panel("Autograder: jobs that wait", "none", {"{{class}} {{kind}}": "sum by (class, kind) (autograder_queue_length)"}),
-     panel("Autograder: the oldest of them", "s", {"{{kind}}": "max by (kind) (autograder_queue_oldest_seconds)"}, worst=1800),
+    [panel("Autograder: jobs that wait", "none", {"{{class}} {{kind}}": "sum by (class, kind) (autograder_queue_length)",
+                                                  "all": f"sum(autograder_queue_length) or {NONE}"}),
+     panel("Autograder: the oldest of them", "s", {"{{kind}}": "max by (kind) (autograder_queue_oldest_seconds)",
+                                                   "all": f"max(autograder_queue_oldest_seconds) or {NONE}"}, worst=1800),
      panel("Autograder: workers", "none", {"there are": "autograder_workers", "busy": "autograder_busy_workers"})],
     [panel("Autograder: jobs done", "none", {"{{verdict}}": "sum by (verdict) (increase(autograder_jobs_total[15m]))"},
            "Per quarter of an hour, by verdict."),

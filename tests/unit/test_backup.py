@@ -221,13 +221,41 @@ def test_the_form_of_every_database_is_known(site):
     assert backup.schemas(site) == {"hub/jupyterhub.sqlite": "4621fec11365"}
 
 
+def test_monitoring_hears_of_a_backup_that_succeeded_and_of_no_other(site, monkeypatch):
+    told = site.state / "metrics" / "backup.prom"
+    backup.create(site, "test")
+    assert not told.parent.exists()                  # nothing is monitored here
+    told.parent.mkdir()
+    site.age, site.docker = ["age1unknown"], shutil.which(site.docker)
+    with monkeypatch.context() as nothing_installed:
+        nothing_installed.setenv("PATH", "")
+        with pytest.raises(backup.Problem, match="age is missing"):
+            backup.create(site, "test")
+    assert not told.exists()
+    site.age, before = [], time.time()
+    time.sleep(1)                                    # names of backups are whole seconds
+    backup.create(site, "test")
+    metric, when = told.read_text().split()
+    assert metric == "tinytorch_backup_last_success_timestamp_seconds"
+    assert before - 1 <= float(when) <= time.time() + 1
+    assert stat.S_IMODE(told.stat().st_mode) == 0o644
+
+
 # --------------------------------------------------------------------------------------------- on a PostgreSQL server
-def test_hub_and_jobs_on_a_server_come_back_as_they_were(site, postgres_server, jobs_address, tmp_path):
-    """One dump holds both: accounts in the hub's schema, jobs with their files and results in theirs."""
+@pytest.fixture
+def served_site(site, postgres_server, jobs_address):
+    """The site with its accounts and jobs on a server, where nothing is at first."""
     need("PostgreSQL's clients", shutil.which("pg_dump") and shutil.which("pg_restore"), "apt-get install postgresql-client")
     site.postgresql = postgres_server.address
     (site.state / "secrets" / "database_password").write_text(postgres_server.password + "\n")
-    postgres_server.sql("DROP TABLE IF EXISTS users; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('ann')")
+    yield site
+    postgres_server.sql("DROP TABLE IF EXISTS users, alembic_version CASCADE")
+
+
+def test_hub_and_jobs_on_a_server_come_back_as_they_were(served_site, postgres_server, jobs_address, tmp_path):
+    """One dump holds both: accounts in the hub's schema, jobs with their files and results in theirs."""
+    site = served_site
+    postgres_server.sql("CREATE TABLE users (name TEXT PRIMARY KEY); INSERT INTO users VALUES ('ann')")
     store = Store(tmp_path / "jobs.sqlite", jobs_address)
     waiting, done = put(store, 1, "ann"), put(store, 2, "bob", "dl")
     store.finish(claim := store.claim("w"), Result(job=claim.job.id, verdict=Verdict.ok, outputs={"x": bytes(range(256))}))
@@ -237,7 +265,9 @@ def test_hub_and_jobs_on_a_server_come_back_as_they_were(site, postgres_server, 
     put(store, 3, "eve")
     served(store)
     store.db.close()
-    postgres_server.sql("DROP TABLE users; CREATE TABLE users (name TEXT)")
+    # what a newer version has made stands on what the backup holds, and goes
+    postgres_server.sql("""DELETE FROM users; CREATE TYPE colour AS ENUM ('red'); CREATE VIEW people AS SELECT * FROM users;
+                           CREATE TABLE badges (name TEXT REFERENCES users, colour colour)""")
     backup.restore(site, file, replace=True)
     store = Store(tmp_path / "jobs.sqlite", jobs_address)
     assert {table: store.ask(f"SELECT * FROM {table} ORDER BY 1") for table in everything} == everything
@@ -245,4 +275,79 @@ def test_hub_and_jobs_on_a_server_come_back_as_they_were(site, postgres_server, 
     assert served(store) == [next(id for id in (waiting, done) if id != claim.id)]
     store.db.close()
     assert postgres_server.sql("SELECT name FROM users") == [("ann",)]
-    postgres_server.sql("DROP TABLE users")
+    assert postgres_server.sql("SELECT to_regclass('badges'), to_regclass('people'), to_regtype('colour')") == [(None, None, None)]
+
+
+def test_a_server_with_tables_is_data_and_a_password_that_was_changed_stays(served_site, postgres_server, monkeypatch):
+    """The state is gone with its machine, the database is not; the server's password is of today, the backup's is old."""
+    site, secret = served_site, served_site.state / "secrets" / "database_password"
+    postgres_server.sql("CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('ann')")
+    file = backup.create(site, "test")
+    old = postgres_server.password
+    shutil.rmtree(site.state)
+    secret.parent.mkdir(parents=True)
+    postgres_server.sql("ALTER ROLE tinytorch PASSWORD 'of today'")
+    monkeypatch.setattr(postgres_server, "password", "of today")
+    try:
+        with pytest.raises(backup.Problem, match=r"psql failed: .*password authentication failed"):
+            backup.restore(site, file, replace=True)
+        secret.write_text("of today")
+        with pytest.raises(backup.Problem, match="1 tables of postgresql://"):
+            backup.restore(site, file, replace=False)
+        assert not (site.state / "hub").exists()
+        backup.restore(site, file, replace=True)
+        assert secret.read_text().strip() == "of today"
+        assert (site.state / "hub" / "jupyterhub.sqlite").exists()
+        assert postgres_server.sql("SELECT name FROM users") == [("ann",)]
+    finally:
+        asked = postgres_server.sql
+        asked(f"ALTER ROLE tinytorch PASSWORD '{old}'")
+
+
+def test_accounts_in_another_kind_of_database_are_not_left_behind(served_site, postgres_server):
+    site = served_site
+    postgres_server.sql("CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('ann')")
+    on_server = backup.create(site, "test")
+    address, site.postgresql = site.postgresql, ""
+    before = tree(site.state)
+    with pytest.raises(backup.Problem, match=r"site\.database in classes.yml is sqlite"):
+        backup.restore(site, on_server, replace=True)
+    time.sleep(1)                                    # names of backups are whole seconds
+    in_files = backup.create(site, "test")
+    site.postgresql = address
+    with pytest.raises(backup.Problem, match="were in SQLite files"):
+        backup.restore(site, in_files, replace=True)
+    assert tree(site.state) == before
+    assert postgres_server.sql("SELECT name FROM users") == [("ann",)]
+
+
+def test_the_form_of_a_servers_tables_is_known(served_site, postgres_server, jobs_address, tmp_path):
+    site, noted = served_site, tmp_path / "schemas.json"
+    assert backup.schemas(site) == {"hub/jupyterhub.sqlite": "4621fec11365"}
+    Store(tmp_path / "jobs.sqlite", jobs_address).db.close()
+    postgres_server.sql("CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('4621fec11365')")
+    noted.write_text(json.dumps(backup.schemas(site)))
+    assert json.loads(noted.read_text())["PostgreSQL (hub)"] == "4621fec11365"
+    assert int(json.loads(noted.read_text())["PostgreSQL (jobs)"]) >= 1
+    backup.same(site, noted)
+    postgres_server.sql("UPDATE autograder.version SET version = version + 1")
+    with pytest.raises(backup.Problem, match=r"cannot read PostgreSQL \(jobs\), which a newer one has changed"):
+        backup.same(site, noted)
+
+
+def test_a_server_newer_than_this_hosts_clients_is_named_before_it_matters(served_site, tmp_path, monkeypatch):
+    """pg_dump would refuse it every night, and nobody looks."""
+    assert "answers: PostgreSQL" in backup.check(served_site)
+    old = tmp_path / "bin" / "pg_dump"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.3 (Debian 12.3-1)'\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    with pytest.raises(backup.Problem, match=r"pg_dump 12 of this host cannot back up: install postgresql-client-\d+ here"):
+        backup.check(served_site)
+    served_site.postgresql = served_site.postgresql.replace("tinytorch@", "nobody@")
+    with pytest.raises(backup.Problem, match="psql failed"):
+        backup.check(served_site)
+    (served_site.state / "secrets" / "database_password").unlink()
+    with pytest.raises(backup.Problem, match=r"there is no password for .* mode 600"):
+        backup.check(served_site)
