@@ -122,11 +122,15 @@ class Renderer:
         """It isolates student code by user namespaces of its own, inside of its container. For these the engine must neither filter its
         system calls nor mask its /proc, and `privileged` is the one word for that which all versions of Compose know. It runs as an
         unprivileged user who cannot gain anything: that is less than the engine's socket, which another kind of sandbox would need.
+        Where AppArmor forbids namespaces to programs without a profile (Ubuntu 24.04) a deployment makes one for it.
         On `edge` too where its jobs are in a database outside."""
         outside = not database.sqlite(self.site)
+        profile: dict[str, Any] = {}
+        if self.options.apparmor:
+            profile["security_opt"] = ["no-new-privileges:true", f"apparmor={self.options.apparmor}"]
         return self.service("autograder", "hub.launch", "autograder", secret=AUTOGRADER, own=("autograder",), privileged=True,
                             networks=("core", "edge") if outside else ("core",),
-                            reads=[documents.quotas(self.site), self.site.database])
+                            reads=[documents.quotas(self.site), self.site.database], **profile)
 
     def formgrader(self, class_id: str) -> dict[str, Any]:
         described = [class_ for class_ in documents.courses(self.site) if class_["id"] == class_id]
@@ -210,6 +214,7 @@ def main() -> int:
     rendered.add_argument("--monitoring", help="the host's folder that the module `monitoring` rendered: adds Prometheus and its exporters")
     rendered.add_argument("--engine", default=ENGINE, help="the engine's socket on the host")
     rendered.add_argument("--docker-group", type=int, default=0, help="the group that owns it: stat -c %%g /var/run/docker.sock")
+    rendered.add_argument("--apparmor", help="the host's AppArmor profile for the autograder, where one is needed")
     commands.add_parser("prepare", help="make folders, owners and secrets")
     options = parser.parse_args()
     try:

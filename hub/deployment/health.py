@@ -1,4 +1,5 @@
-"""Does a deployed site work? Sign in as a check account, start its server, run a notebook in it, remove it again.
+"""Does a deployed site work? See that student code can be isolated, sign in as a check account, start its server, run a notebook in
+it, remove it again.
 
     python -m hub.deployment.health account          in the hub's container: let the check account in, print how, as JSON
     … | python -m hub.deployment.health run URL      anywhere: do it, from the outside, as a browser does (--ca FILE: whom to trust)
@@ -139,6 +140,18 @@ class Visitor:
         if self.url.startswith("https:") and not all(cookie.secure for cookie in mine):
             raise Failed("sign-in: the hub's cookies are not marked as secure, so a browser might send them unencrypted")
 
+    def isolates(self, seconds: float = 60) -> None:
+        """Nothing is graded where the autograder cannot isolate student code; it says why not. It may still be starting."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.ask("GET", "/services/autograder/health", "autograder")
+                return
+            except Failed:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
     def start(self, name: str, server: str, seconds: float = 180) -> str:
         """Start the server and wait for it; returns where its home is."""
         if "Authorization" not in self.headers:
@@ -222,13 +235,16 @@ class Visitor:
 def said(answer: requests.Response) -> str:
     """What an error's answer says, in a line."""
     with contextlib.suppress(ValueError, AttributeError):
-        return str(answer.json().get("message") or answer.json())[:300]
+        told = answer.json()
+        return str(told.get("message") or ". ".join(filter(None, (told.get("reason"), told.get("fix")))) or told)[:600]
     return " ".join(answer.text.split())[:300]
 
 
 def run(url: str, ca: str | None, account: dict[str, Any]) -> None:
     """All of it, with a line and the seconds for each step."""
     visitor, name = Visitor(url, ca), account["name"]
+    with step("the autograder can isolate student code"):
+        visitor.isolates()
     with step("signed in"):
         visitor.sign_in(name, account)
     for class_id in account["classes"]:

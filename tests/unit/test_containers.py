@@ -2,12 +2,16 @@
 
 import argparse
 import asyncio
+import contextlib
+import json
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
@@ -17,7 +21,7 @@ from hub import database, paths
 from hub.config import documents
 from hub.config.excerpt import excerpt
 from hub.config.site import Site
-from hub.deployment import compose
+from hub.deployment import compose, health
 from hub.network import sockets, wiring
 from hub.network.door import Doors, to
 
@@ -164,7 +168,7 @@ def test_a_name_of_a_socket_fits_whatever_the_names_of_people_and_classes_are():
 # --------------------------------------------------------------------------------------------- the Compose file
 def rendered(site: Site, **changed) -> dict:
     options = {"version": "1", "state": "/s", "site": "/e", "sockets": "/s/sockets", "project": "tt", "registry": "r/", "publish": None,
-               "tls": None, "monitoring": None, "engine": compose.ENGINE, "docker_group": 7, **changed}
+               "tls": None, "monitoring": None, "engine": compose.ENGINE, "docker_group": 7, "apparmor": None, **changed}
     return yaml.safe_load(compose.render(site, argparse.Namespace(**options)))
 
 
@@ -219,6 +223,35 @@ def test_jobs_in_a_database_outside_are_reached_and_a_change_of_it_replaces_who_
     assert [name for name in other if other[name] != outside[name]] == ["hub", "autograder"]
 
 
+def test_where_apparmor_forbids_namespaces_the_autograder_alone_has_a_profile(site):
+    free, restricted = rendered(site)["services"], rendered(site, apparmor="tinytorch-autograder")["services"]
+    assert [name for name in free if free[name] != restricted[name]] == ["autograder"]
+    assert restricted["autograder"]["security_opt"] == ["no-new-privileges:true", "apparmor=tinytorch-autograder"]
+    assert restricted["autograder"]["privileged"]
+
+
+@pytest.mark.parametrize(("answer", "said"), [(200, ""), (503, "autograder: .* answers 503: AppArmor forbids it. Allow bwrap")])
+def test_a_site_that_cannot_isolate_student_code_is_not_ready(answer, said):
+    """The sign-in page and every notebook work there, and nothing is ever graded."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(answer)
+            self.end_headers()
+            self.wfile.write(json.dumps({"ok": answer == 200, "reason": "AppArmor forbids it", "fix": "Allow bwrap"}).encode())
+
+        def log_message(self, *words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        visitor = health.Visitor(f"http://127.0.0.1:{server.server_port}", None)
+        try:
+            with pytest.raises(health.Failed, match=said) if said else contextlib.nullcontext():
+                visitor.isolates(seconds=0)
+        finally:
+            server.shutdown()
+
+
 def test_the_databases_password_goes_to_hub_and_autograder_in_files_of_their_own(site, tmp_path, monkeypatch):
     for name, folder in (("STATE", "state"), ("SECRETS", "state/secrets"), ("RUN", "with space"), ("CLASSES_YML", "classes.yml")):
         monkeypatch.setattr(paths, name, tmp_path / folder)
@@ -243,7 +276,6 @@ def test_the_databases_password_goes_to_hub_and_autograder_in_files_of_their_own
 
 
 def test_prepare_gives_each_service_its_own_secrets(site, tmp_path, monkeypatch):
-    import json
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "CLASSES_YML", Site.example_path)
     monkeypatch.setattr(paths, "SECRETS", tmp_path / "secrets")
