@@ -173,6 +173,9 @@ def test_an_upgrade_leaves_running_servers_alone_and_can_be_taken_back(host, mar
     before, ids = container_of(host), host.run("docker ps -q --no-trunc")
     for name in NAMES:
         host.run(f"docker tag tinytorch/{name}:{host.version} tinytorch/{name}:next")
+    _, would = host.succeeds("deploy", "CHECK=1", version="next")
+    assert would > 0
+    assert host.run("docker ps -q --no-trunc") == ids
     host.succeeds("deploy", version="next")
     assert "before next" in host.run("/opt/tinytorch/tinytorch-backup list")
     assert host.run("docker ps -q --no-trunc") != ids
@@ -224,7 +227,8 @@ def test_a_restored_site_has_the_same_marks_files_and_sign_ins(host, marked):
         assert "REPLACE=1" in refused.stdout
         assert marks(host) == score
         host.succeeds("destroy", "YES=1", "BACKUPS=1")
-        host.succeeds("deploy", "CHECK=1")                   # Docker is there, and nothing of the site
+        said, _ = host.succeeds("deploy", "CHECK=1")         # Docker is there, and nothing of the site
+        assert "is ready" not in said
         left = host.run("docker volume ls -q; docker ps -aq; ls -d /var/lib/tinytorch /var/backups/tinytorch 2>/dev/null || true")
         assert not left
         if host.database:
