@@ -1,6 +1,7 @@
 """Does a deployed site work? See that student code can be isolated, sign in as a check account, start its server, run a notebook in
 it, remove it again.
 
+    python -m hub.deployment.health isolates         in the hub's container: whether the autograder can isolate student code
     python -m hub.deployment.health account          in the hub's container: let the check account in, print how, as JSON
     … | python -m hub.deployment.health run URL      anywhere: do it, from the outside, as a browser does (--ca FILE: whom to trust)
     python -m hub.deployment.health forget           in the hub's container: let it in no longer
@@ -95,6 +96,22 @@ def forget(site: "Site") -> None:
                 session.delete(token)
 
 
+def isolates(url: str, seconds: float = 60) -> None:
+    """Nothing is graded where the autograder at `url` cannot isolate student code; it says why not. It may still be starting."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            answer = requests.get(url, timeout=30)
+            if answer.ok:
+                return
+            why = f"answers {answer.status_code}: {said(answer)}"
+        except requests.RequestException as error:
+            why = f"cannot be reached: {error}"
+        if time.monotonic() > deadline:
+            raise Failed(f"autograder: {url} {why}")
+        time.sleep(1)
+
+
 def one_class_per_image(site: "Site") -> list[str]:
     """Each image of students' servers is tried once."""
     return list({class_.image: class_.id for class_ in reversed(site.classes)}.values())
@@ -139,18 +156,6 @@ class Visitor:
         mine = [cookie for cookie in self.session.cookies if "jupyterhub" in cookie.name]
         if self.url.startswith("https:") and not all(cookie.secure for cookie in mine):
             raise Failed("sign-in: the hub's cookies are not marked as secure, so a browser might send them unencrypted")
-
-    def isolates(self, seconds: float = 60) -> None:
-        """Nothing is graded where the autograder cannot isolate student code; it says why not. It may still be starting."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self.ask("GET", "/services/autograder/health", "autograder")
-                return
-            except Failed:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
 
     def start(self, name: str, server: str, seconds: float = 180) -> str:
         """Start the server and wait for it; returns where its home is."""
@@ -243,8 +248,6 @@ def said(answer: requests.Response) -> str:
 def run(url: str, ca: str | None, account: dict[str, Any]) -> None:
     """All of it, with a line and the seconds for each step."""
     visitor, name = Visitor(url, ca), account["name"]
-    with step("the autograder can isolate student code"):
-        visitor.isolates()
     with step("signed in"):
         visitor.sign_in(name, account)
     for class_id in account["classes"]:
@@ -268,6 +271,7 @@ def step(done: str) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("isolates")
     commands.add_parser("account")
     commands.add_parser("forget")
     running = commands.add_parser("run")
@@ -284,7 +288,16 @@ def main() -> None:
     from hub.config.site import Site
 
     site = Site.load(paths.CLASSES_YML)
-    if args.command == "account":
+    if args.command == "isolates":
+        from hub.accounts.roles import AUTOGRADER
+        from hub.network import wiring
+
+        try:
+            with step("the autograder can isolate student code"):
+                isolates(f"{wiring.load(site).autograder.url}/services/{AUTOGRADER}/health")
+        except Failed as failed:
+            sys.exit(f"health check: {failed}")
+    elif args.command == "account":
         print(json.dumps(let_in(site)))
     else:
         forget(site)

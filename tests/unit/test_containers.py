@@ -244,10 +244,9 @@ def test_a_site_that_cannot_isolate_student_code_is_not_ready(answer, said):
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        visitor = health.Visitor(f"http://127.0.0.1:{server.server_port}", None)
         try:
             with pytest.raises(health.Failed, match=said) if said else contextlib.nullcontext():
-                visitor.isolates(seconds=0)
+                health.isolates(f"http://127.0.0.1:{server.server_port}/health", seconds=0)
         finally:
             server.shutdown()
 
