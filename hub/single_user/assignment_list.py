@@ -1,4 +1,4 @@
-"""A Jupyter server extension: the assignment list says why something failed.
+"""nbgrader's assignment list, which says why something failed (nbgrader_pages.py loads it).
 
 nbgrader 0.9.6 drops the outcome of a failed fetch and shows tracebacks for other failures. This replaces the manager behind
 its list: the reason of a failure is one sentence, and a failed fetch answers with it.
@@ -56,12 +56,8 @@ class ClearAssignmentList(nbgrader_list.AssignmentList):
         return answer
 
 
-def _jupyter_server_extension_points():
-    return [{"module": "assignment_list"}]
-
-
-def _load_jupyter_server_extension(app):
-    """Load nbgrader's extension (switched off in the configuration, since order matters) and put our manager in its place."""
+def load(app):
+    """Load nbgrader's extension and put our manager in place of its own."""
     nbgrader_list.load_jupyter_server_extension(app)
     manager = ClearAssignmentList(parent=app)
     manager.root_dir = app.root_dir

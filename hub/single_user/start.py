@@ -1,7 +1,7 @@
-"""Start a single-user server as cheaply as it goes: jupyterhub-singleuser, without two costs of its imports.
+"""Start a single-user server as cheaply as it goes: jupyterhub-singleuser, without what its imports bring and no server uses.
 
-Both are paid by every server at every start and used by none: nbgrader imports all of setuptools for functions that
-unpack archives (11 MB), and JupyterLab runs Node to ask yarn for a registry (0.4 s) wherever a `node` is on the PATH.
+That is the hub's database and pages, PyPI's client and setuptools (a quarter of its memory and a third of the time; postponed.py
+puts them off), and Node, which JupyterLab runs to ask yarn for a registry (0.4 s) wherever a `node` is on the PATH.
 """
 
 import importlib
@@ -9,8 +9,9 @@ import json
 import os
 import resource
 import sys
-import types
 from pathlib import Path
+
+from postponed import postponed, put_off, when_called
 
 
 def set_limits():
@@ -22,20 +23,33 @@ def set_limits():
         resource.setrlimit(number, (value, value))
 
 
+class NeverRaised(Exception):
+    """In place of a database's error: there is no database."""
+
+
+class NeverServed:
+    """In place of the hub's own health page, which its log leaves out."""
+
+
+def import_server():
+    """JupyterHub's single-user server and JupyterLab, without the hub's pages and database and without PyPI's client."""
+    pypi = "jupyterlab.extensions.pypi"
+    with postponed(
+        {"jupyterhub.handlers.pages": {"HealthCheckHandler": NeverServed}, "jupyterhub.orm": {}, "jupyterhub.roles": {},
+         "sqlalchemy": {}, "sqlalchemy.exc": {"SQLAlchemyError": NeverRaised}, "requests": {},
+         pypi: when_called(pypi, "PyPIExtensionManager")},
+        # they check formats; of these a server's schemas have one, the addresses that the packages' own schemas of events go by
+        without=("isoduration", "rfc3986_validator", "uri_template", "webcolors")):
+        from jupyterhub.singleuser import main as serve
+        ask_yarn_nothing()
+        importlib.import_module("jupyterlab.labapp")
+    return serve
+
+
 def postpone_setuptools():
-    """Put a stand-in for setuptools.archive_util in place that imports the real one when a function is called."""
-    stand_in = types.ModuleType("setuptools.archive_util")
-
-    def postponed(name):
-        def call(*args, **kwargs):
-            if sys.modules.get("setuptools.archive_util") is stand_in:
-                del sys.modules["setuptools.archive_util"]
-            return getattr(importlib.import_module("setuptools.archive_util"), name)(*args, **kwargs)
-        return call
-
-    for name in ("unpack_archive", "unpack_tarfile", "unpack_zipfile"):
-        setattr(stand_in, name, postponed(name))
-    sys.modules["setuptools.archive_util"] = stand_in          # its parent is not imported for it: the name is known
+    """nbgrader imports all of it for three functions that unpack archives; whatever imports nbgrader, and whenever."""
+    module = "setuptools.archive_util"
+    put_off(module, when_called(module, "unpack_archive", "unpack_tarfile", "unpack_zipfile"))
 
 
 def ask_yarn_nothing():
@@ -49,11 +63,10 @@ def main():
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [*(path for path in sys.path if path != here), here]       # our server extensions, after all else
     postpone_setuptools()
-    ask_yarn_nothing()
+    serve = import_server()
     if os.environ.get("TINYTORCH_SOCKETS"):
         import container
         container.prepare(Path(os.environ["TINYTORCH_SOCKETS"]))
-    from jupyterhub.singleuser import main as serve
     sys.argv[0] = "jupyterhub-singleuser"
     serve()
     # kernels and extensions are shut down; taking the interpreter apart as well would cost half as much as the start

@@ -236,6 +236,13 @@ def test_the_real_server_starts_with_the_students_extensions_only(started, sandb
             "lab", "api/terminals", "formgrader", "formgraders", "nbgrader_version?version=0.9.6", "lsp/status", "tree")}
         assert status == {"lab": 200, "api/terminals": 200, "formgrader": 404, "formgraders": 404,
                           "nbgrader_version?version=0.9.6": 200, "lsp/status": 404, "tree": 404}
+        listed = asks.get(url + "assignments", params={"course_id": "ml101"}, timeout=30).json()
+        assert "The exchange" in listed["value"]                                                      # there is none here
+        empty = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        file = asks.put(url + "api/contents/x.ipynb", json={"type": "notebook", "content": empty}, timeout=30)
+        assert file.status_code == 201
+        checked = asks.post(url + "assignments/validate", json={"path": "x.ipynb"}, timeout=60).json()
+        assert checked["success"], checked
         assert requests.get(url + "lab", timeout=30, allow_redirects=False).status_code == 302       # to the hub's sign-in
         assert student_server.TOKEN not in server.log_file.read_text()
 
@@ -540,23 +547,69 @@ def test_the_home_page_shows_ones_own_classes_and_their_state(site):
 
 
 # --------------------------------------------------------------------------------------------- inside the server
-def test_the_start_imports_no_setuptools_and_asks_no_node(tmp_path):
+def in_a_server(code, folder, **env):
+    """Run code in the students' environment after the imports that every server begins with; the words it prints."""
     need("the environment user", USER_PYTHON.exists(), "run make up")
+    before = f"import sys; sys.path.insert(0, {str(SINGLE_USER)!r}); import start; start.postpone_setuptools(); start.import_server()\n"
+    done = subprocess.run([str(USER_PYTHON), "-c", before + textwrap.dedent(code)], cwd=folder, capture_output=True, text=True, timeout=60,
+                          env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "USER": "alice", **env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_start_imports_no_setuptools_and_asks_no_node(tmp_path):
     node = tmp_path / "node"
     node.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
     node.chmod(0o755)
-    done = subprocess.run([str(USER_PYTHON), "-c", textwrap.dedent(f"""
-        import sys, tarfile; sys.path.insert(0, {str(SINGLE_USER)!r}); import start
-        start.postpone_setuptools(); start.ask_yarn_nothing()
-        import jupyterlab.labapp, nbgrader.utils
+    assert in_a_server("""
+        import tarfile, nbgrader.utils
         print("setuptools" in sys.modules)
         with tarfile.open("x.tar", "w") as archive: archive.add("node")
         nbgrader.utils.unpack_archive("x.tar", "unpacked")
         print("setuptools" in sys.modules)
-        """)], cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["False", "True"], done.stderr
+        """, tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin") == ["False", "True"]
     assert (tmp_path / "unpacked" / "node").exists()
     assert not (tmp_path / "asked").exists()
+
+
+def test_the_start_imports_nothing_of_the_hubs_and_whoever_needs_it_gets_the_real_thing(tmp_path):
+    assert in_a_server("""
+        unused = {"sqlalchemy", "alembic", "jupyterhub.orm", "jupyterhub.handlers.pages", "httpx", "requests", "nbgrader", "nbconvert"}
+        print(len(unused & set(sys.modules)))
+        from jupyterhub import scopes
+        from jupyterlab import extensions, labapp
+        mine, others = {"access:servers!server=alice/ml101"}, {"access:servers!user=alice"}
+        print(*scopes._intersect_expanded_scopes(mine, others))
+        print(scopes.orm.User.__module__, scopes.sa.inspect.__module__.split(".")[0], scopes.roles.get_default_roles.__module__)
+        print(type(extensions.get_pypi_manager()).__name__, "httpx" in sys.modules)
+        import requests, jupyterhub.orm, sqlalchemy.exc
+        print(*(module.__file__.endswith(".py") for module in (requests, jupyterhub.orm, sqlalchemy.exc)))
+        """, tmp_path) == ["0", "access:servers!server=alice/ml101", "jupyterhub.orm", "sqlalchemy", "jupyterhub.roles",
+                          "PyPIExtensionManager", "True", "True", "True", "True"]
+
+
+def test_the_assignment_list_is_imported_when_it_is_asked_for_and_without_the_gradebook(tmp_path):
+    assert in_a_server("""
+        import nbgrader_pages
+        from tornado import web
+        from tornado.httputil import HTTPConnection, HTTPServerRequest, RequestStartLine
+        from traitlets.config import LoggingConfigurable
+
+        class App(LoggingConfigurable):
+            web_app, base_url, root_dir = web.Application(base_url="/"), "/", "."
+
+        nbgrader_pages._load_jupyter_server_extension(App())
+
+        for path in ("/assignment", "/assignments", "/assignments/submit", "/assignments/validate", "/nbgrader_version", "/assignments/x"):
+            line = RequestStartLine("GET", path, "HTTP/1.0")
+            answers = App.web_app.find_handler(HTTPServerRequest(start_line=line, connection=HTTPConnection()))
+            print("nbgrader" in sys.modules, answers.handler_class.__name__)
+        print(type(App.web_app.settings["assignment_list_manager"]).__name__, "sqlalchemy" in sys.modules)
+        from nbgrader.apps import dbapp
+        print(dbapp.Student(id="bob").id, "sqlalchemy" in sys.modules)
+        """, tmp_path) == ["False", "ErrorHandler", "True", "AssignmentListHandler", "True", "AssignmentActionHandler",
+                          "True", "ValidateAssignmentHandler", "True", "NbGraderVersionHandler", "True", "ErrorHandler",
+                          "ClearAssignmentList", "False", "bob", "True"]
 
 
 def test_a_folder_is_listed_while_a_file_in_it_gets_its_name(monkeypatch, tmp_path):
