@@ -1,5 +1,6 @@
 """Images of a bare Debian or Ubuntu with Python, make and git, made from the distribution's mirror: no registry is needed."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,8 @@ def debootstrap(suite: str, root: Path) -> None:
     where = []
     if suite in UBUNTU or not (SCRIPTS / suite).exists():
         like = SCRIPTS / ("gutsy" if suite in UBUNTU else "sid")
-        where = ["", str(like)]                               # "": the mirror that the script names
+        named = re.findall(r"default_mirror (\S+)", like.read_text())[1:2]       # of releases that are kept up; none: debootstrap's own
+        where = [*named, str(like)] if named else ["", str(like)]
     packages = ["--components=main,universe"] if suite in UBUNTU else []
     done = subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", *packages, suite, str(root), *where],
                           capture_output=True, text=True)
