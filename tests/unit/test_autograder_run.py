@@ -5,6 +5,8 @@ import itertools
 import json
 import secrets
 import signal
+import socket
+import struct
 import sys
 
 import pytest
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from autograder.jobs import Limits, Usage, Verdict
 from autograder.sandbox import run
 from autograder.sandbox.base import Watch
+from autograder.sandbox.containers import engine
 from autograder.sandbox.containers.aside import Aside
+from autograder.sandbox.containers.container import Container
 from autograder.sandbox.none import NoSandbox
 from autograder.sandbox.run import Broken, Counted, End
 from tests.attacks.processes import gone
@@ -59,6 +63,28 @@ def test_without_a_mark_nothing_is_held_back_for_good(pieces):
     if MARK not in b"".join(pieces):
         assert told + last.doubtful == b"".join(pieces)
         assert not last.whole
+
+
+def test_a_container_has_ended_when_both_of_its_streams_have(monkeypatch):
+    """The engine carries stdout and stderr over by themselves: under load the last word comes before the rest of what was printed."""
+    here, engines = socket.socketpair()
+    monkeypatch.setattr(engine, "ask", lambda *words, **options: {"Id": "one"})
+    monkeypatch.setattr(engine, "attach", lambda id: here)
+
+    def write(stream, text):
+        engines.sendall(struct.pack(">BxxxI", stream, len(text)) + text)
+    write(1, b'{"python": "3.12.3"}\n')
+    with engines, here:
+        container = Container({}, [])
+        mark = container.last.mark
+        write(1, b"printed, ")
+        write(2, b"warned" + mark + b'{"code": 0}\n')
+        heard, ended = container.exchange(bytearray(), 1)
+        assert (sorted(heard), ended) == ([("stderr", b"warned"), ("stdout", b"printed, ")], False)
+        write(1, b"and more" + mark[:7])
+        write(1, mark[7:] + b"\n")
+        heard, ended = container.exchange(bytearray(), 1)
+        assert (b"".join(text for _, text in heard), ended) == (b"and more", True)
 
 
 ENDS = {

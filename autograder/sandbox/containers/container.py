@@ -63,7 +63,9 @@ class Container:
             self.versions: dict[str, str] = json.loads(self._ready())
             undo.pop_all()
         self.limits, self.collected = Limits(), {}  # type: Limits, dict[str, bytes]
-        self.last, self.broke_off, self.counted = Aside(f"{secrets.token_hex(16)} ".encode()), False, Counted()
+        mark = f"{secrets.token_hex(16)} ".encode()
+        self.last, self.printed = Aside(mark), Aside(mark)      # in stderr; in stdout, where only its end is told
+        self.broke_off, self.counted = False, Counted()
         self.over = threading.Event()
 
     def _ready(self) -> bytes:
@@ -109,8 +111,10 @@ class Container:
         except OSError as error:
             raise Broken(f"the engine failed: {error}") from error
         self.broke_off = chunk == b""
-        pieces = [(name, self.last.before(piece) if name == "stderr" else piece) for name, piece in self.frames.feed(chunk or b"")]
-        return [one for one in pieces if one[1]], self.broke_off or self.last.whole
+        aside = {"stdout": self.printed, "stderr": self.last}
+        pieces = [(name, aside[name].before(piece)) for name, piece in self.frames.feed(chunk or b"")]
+        # the engine carries the two over by themselves: what one told last can come before the rest of the other
+        return [one for one in pieces if one[1]], self.broke_off or (self.last.whole and self.printed.whole)
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
@@ -118,7 +122,7 @@ class Container:
 
     def count(self) -> Counted:
         """What the engine has counted. Between two looks the kernel's own limits hold."""
-        if self.last.said > 2 * COLLECTED + KEPT_A_SECOND * (time.monotonic() - self.begun):
+        if self.last.said + self.printed.said > 2 * COLLECTED + KEPT_A_SECOND * (time.monotonic() - self.begun):
             self.counted.over = Verdict.output              # never the holder: a program that has found out its mark
         return self.counted
 
@@ -174,7 +178,8 @@ class Container:
             self.counted.over = Verdict.timeout
         elif state["Running"] or state["ExitCode"] in (0, NOTHING_RAN, KILLED):
             raise Broken("the engine let go of the container" if state["Running"] else "the container was ended from outside")
-        return End(int(state["ExitCode"]), False, [("stderr", bytes(self.last.doubtful))], self.counted)
+        rest = [("stdout", bytes(self.printed.doubtful)), ("stderr", bytes(self.last.doubtful))]
+        return End(int(state["ExitCode"]), False, rest, self.counted)
 
     def _state(self) -> dict[str, Any]:
         """What the engine knows for sure once the container has ended, or that the kernel ended a process in it for want of memory."""

@@ -4,8 +4,9 @@ Given to Python as text (`python -s -c TEXT`), so that any image with Python wil
 JSON ({"imports": [...]}), answered by a line on stdout, which tells the versions of "packages" that were asked for; then another one
 ({"mark", "argv", "env", "work", "collect", "sizes", ...}), where `sizes` are [path, mode, bytes] of files whose contents follow; then
 the program's own input. At the program's end a last piece on stderr tells what the container knows: exit code, full disks, collected
-files. It could be forged by a program that gets hold of this process; it says nothing that the program could not have brought about
-itself. While the program runs, the files named in `keep` are said the same way whenever they have changed (aside.py takes both apart).
+files; one on stdout, that nothing follows there. They could be forged by a program that gets hold of this process; they say nothing
+that the program could not have brought about itself. While the program runs, the files named in `keep` are said on stderr whenever
+they have changed (aside.py takes all of it apart).
 A supervisor that is killed ends nothing, so after `seconds`, where they are given, the container ends by itself, with the code 124.
 """
 
@@ -187,7 +188,9 @@ def main():
             files[name] = base64.b64encode(content).decode()
     code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     told = json.dumps({"code": code, "full": full, "used": disk, **used(), "files": files})
-    told = wanted["mark"].encode() + told.encode() + b"\n"
+    mark = wanted["mark"].encode()
+    told = mark + told.encode() + b"\n"
+    os.write(1, mark + b"\n")                       # shorter than PIPE_BUF: whole
     while told:
         told = told[os.write(2, told):]
 
