@@ -94,6 +94,15 @@ def test_the_record_names_the_containers_image_and_what_is_in_it(train, containe
     assert done.edition_hash == runner.hash_folder(runner.student_edition())
 
 
+def test_an_image_without_the_python_that_was_named_is_refused_before_any_job(containers):
+    containers.check()
+    with pytest.raises(SandboxUnavailable, match=r"runs /opt/none/python: .*no such file") as refused:
+        docker.Docker(containers.named, "/opt/none/python").check()
+    assert "AUTOGRADER_SANDBOX_PYTHON" in refused.value.fix
+    with pytest.raises(SandboxUnavailable, match="runs /bin/true: the image's first program ended"):
+        docker.Docker(containers.named, "/bin/true").check()
+
+
 def test_a_job_that_names_another_image_is_not_run_in_this_one(containers):
     job = Job(kind="train", inputs={"main.py": sha256(b"")}, image="other@sha256:" + "0" * 64)
     with pytest.raises(runner.BadJob, match="jobs here run in sha256:"):

@@ -3,6 +3,7 @@
 import os
 
 import nbformat
+import nbgrader.preprocessors
 import pytest
 from traitlets.config import Config
 
@@ -81,3 +82,23 @@ def test_extra_files_within_the_caps(tmp_path):
     for number in range(plugin.MAX_FILES + 10):
         (tmp_path / f"n{number}").touch()
     assert len(dict(plugin.SandboxExecute().extra_files(tmp_path))) == plugin.MAX_FILES
+
+
+META = {"schema_version": 3, "grade": True, "solution": False, "locked": True, "task": False, "grade_id": "a", "points": 1,
+        "cell_type": "code"}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"points": "many"}, {"points": -1}, {"grade": "yes"}, {"grade_id": "a b"}, {"grade_id": None},
+                                   {"schema_version": 1}, {"schema_version": 4}, {"checksum": 3}, {"unknown": 1}])
+def test_metadata_are_refused_as_by_nbgrader(wrong):
+    """Its own preprocessor is the oracle."""
+    def says(preprocessor):
+        cell = nbformat.v4.new_code_cell("1", metadata={"nbgrader": {**META, **wrong}})
+        try:
+            preprocessor().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
+        except Exception as error:
+            return type(error).__name__, str(error)
+        return "right"
+    theirs = says(nbgrader.preprocessors.CheckCellMetadata)
+    assert says(plugin.CheckCellMetadata) == theirs
+    assert (theirs == "right") == (not wrong)

@@ -68,6 +68,16 @@ class Docker:
             fix = f"Build or load it: docker load, docker pull {self.named}" if error.status == 404 else \
                 "Start the engine, and let this user reach its socket (DOCKER_HOST)"
             raise SandboxUnavailable(str(error), fix) from error
+        try:
+            self.has_python()
+        except (engine.EngineError, OSError) as error:
+            raise SandboxUnavailable(f"no container of {self.named} runs {self.python}: {error}", "Name an image with Python, and "
+                                     "where its Python is: AUTOGRADER_SANDBOX_IMAGE, AUTOGRADER_SANDBOX_PYTHON") from error
+
+    @functools.lru_cache(1)                              # noqa: B019  one sandbox per process
+    def has_python(self) -> None:
+        """Raise EngineError unless a container of the image gets ready; else every job would fail, each of them three times."""
+        Container(self._settings([], Limits(), {}), []).remove()
 
     @functools.lru_cache(1)                              # noqa: B019  one sandbox per process
     def image_id(self) -> str:
