@@ -92,7 +92,7 @@ def test_a_hostile_program_in_the_pod_gets_nowhere_and_the_pod_tells_how_it_ende
     out, err = holder.communicate(json.dumps(wanted).encode() + b"\n" + HOSTILE, timeout=60)
     assert out.decode().splitlines() == [
         "holder PermissionError", "own True", "root OSError", "rights PermissionError", "limit ValueError", "interfaces ['lo']", "end None",
-        "large OSError"]
+        "large OSError", "mark "]
     told = json.loads(err.partition(b"mark ")[2])
     assert told["code"] == 0
     assert told["full"]
