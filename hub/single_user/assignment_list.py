@@ -4,6 +4,7 @@ nbgrader 0.9.6 drops the outcome of a failed fetch and shows tracebacks for othe
 its list: the reason of a failure is one sentence, and a failed fetch answers with it.
 """
 
+import os
 import textwrap
 
 from nbgrader.server_extensions.assignment_list import handlers as nbgrader_list
@@ -54,6 +55,11 @@ class ClearAssignmentList(nbgrader_list.AssignmentList):
             said = f"{submitted} was submitted. The list could not be renewed, though: {answer['value']}"
             answer["value"] = textwrap.fill(said, COLUMNS)
         return answer
+
+    def list_courses(self):
+        """This server's class, before anything of it is released, too: nbgrader would say that no courses were found."""
+        answer = super().list_courses()
+        return {"success": True, "value": sorted({*answer["value"], os.environ["COURSE_ID"]})} if answer["success"] else answer
 
 
 def load(app):

@@ -112,7 +112,8 @@ def test_a_new_student_gets_in_one_who_left_does_not_and_running_servers_stay(si
         assert dora.signed_in.status_code == 302
         home = dora.start("ml101")
         token, [server] = dora.token("ml101"), servers(site, "dora")
-        assert dora.assignments("ml101")["success"]
+        assert dora.assignments("ml101") == {"success": True, "value": []}
+        assert dora.get(f"{dora.home('ml101')}courses").json() == {"success": True, "value": ["ml101"]}      # which has released nothing
         assert bob.get(f"{bob.home('ml101')}api/kernels/{kernel}").json()["id"] == kernel
     finally:
         roster.write_text(text)
