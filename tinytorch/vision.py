@@ -89,10 +89,13 @@ def largest_side_by_side(pool):
         gx, (height, width) = np.empty_like(x), (kernel[0] * out.shape[1], kernel[1] * out.shape[2])
         gx[:, height:], gx[:, :, width:] = 0, 0                 # what no whole window covers
         *cells, last = [under for _, under in shifts(kernel, stride, out.shape[1:3])]
-        for part in blocks(len(x), 4, *x.shape[1:]):            # four, for all that is as long as x or a part of it
+        for part in blocks(len(x), 2, *x.shape[1:]):            # two, for x and gx; all else is as long as one cell of them
             left = grad[part].copy()
             for under in cells:                                 # the first of equal pixels gets all
-                left -= np.multiply(left, x[part][under] == out[part], out=gx[part][under])
+                share = (x[part][under] == out[part]).astype(left.dtype)    # first, since products of two types are slow
+                share *= left
+                left -= share
+                gx[part][under] = share
             gx[part][last] = left                               # it has an owner, and nobody else is left
         return channels_first(gx)
 

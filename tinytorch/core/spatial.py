@@ -57,7 +57,7 @@ def max_pool2d(x, *, kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
     """The largest number of each window, channel by channel: (N, C, H, W) -> (N, C, OH, OW)."""
     x = channels_last(x)
     out = np.full((len(x), *places(x.shape[1:3], kernel, stride, padding), x.shape[3]), -np.inf, x.dtype)
-    for part in blocks(len(x), 4, *x.shape[1:]):
+    for part in blocks(*x.shape):
         wide = pad(x[part], padding, -np.inf)
         for _, under in shifts(kernel, stride, out.shape[1:3]):
             np.maximum(out[part], wide[under], out=out[part])
