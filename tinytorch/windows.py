@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 Pair = tuple[int, int]
 BLOCK = 2 ** 18     # numbers that one block of windows may hold: 1 MB of float32, which stays in a core's own cache
@@ -58,10 +57,14 @@ def crop(x: np.ndarray, padding: Pair) -> np.ndarray:
 
 
 def windows(x: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:
-    """(N, H, W, C) -> (N, OH, OW, kh, kw, C): what lies under the kernel at each place. A view: nothing is copied."""
+    """(N, H, W, C) -> (N, OH, OW, kh, kw, C): what lies under the kernel at each place. A view of what lies in this order."""
+    x = np.ascontiguousarray(x)
     (n, h, w, c), (image, row, column, channel) = x.shape, x.strides
     shape = n, *places((h, w), kernel, stride, (0, 0)), *kernel, c
-    return as_strided(x, shape, (image, row * stride[0], column * stride[1], row, column, channel), writeable=False)
+    strides = image, row * stride[0], column * stride[1], row, column, channel
+    view = np.ndarray(shape, x.dtype, x, 0, strides)            # as_strided takes longer than all else in here, with Python's lock held
+    view.flags.writeable = False                                # windows overlap
+    return view
 
 
 def shifts(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[Pair, tuple[slice, slice, slice]]]:
