@@ -1,4 +1,4 @@
-"""The library that NumPy multiplies matrices with: how many threads it uses, how to tell it, and a sum that NumPy has no function for.
+"""The library that NumPy multiplies matrices with: how many threads it uses, how to tell it, and two sums that NumPy has no function for.
 
 Nothing of the framework is imported here, and NumPy only when somebody asks: `tito` looks at a workspace whose code may not run yet.
 """
@@ -89,3 +89,31 @@ def axpby() -> Callable[[int, float, int, int, float, int, int], None] | None:
         address = ctypes.c_void_p
         function.argtypes, function.restype = [whole, ctypes.c_float, address, whole, ctypes.c_float, address, whole], None
     return function
+
+
+@functools.cache
+def _sgemm() -> Any:
+    """cblas_sgemm; None where there is none."""
+    function = _function("{}cblas_sgemm{}")
+    if function:
+        whole = ctypes.c_int64 if (_openblas() or ("",))[-1] else ctypes.c_int32
+        matrix = [ctypes.c_void_p, whole]
+        function.argtypes = [ctypes.c_int] * 3 + [whole] * 3 + [ctypes.c_float, *matrix, *matrix, ctypes.c_float, *matrix]
+        function.restype = None
+    return function
+
+
+def add_product(a: Any, b: Any, out: Any) -> None:
+    """out += a @ b, matrices (m, k), (k, n), (m, n): where they lie as BLAS takes them, without an array for the product.
+
+    That is float32, b and out row by row, a row by row or column by column, and NumPy with OpenBLAS. Else NumPy does it.
+    """
+    gaps = not (b.flags.c_contiguous and out.flags.c_contiguous and (a.flags.c_contiguous or a.flags.f_contiguous))
+    sgemm = None if gaps or not (a.size and out.size) or {a.dtype.char, b.dtype.char, out.dtype.char} != {"f"} else _sgemm()
+    if sgemm is None:
+        out += a @ b
+        return
+    (m, k), (_, n), turned = a.shape, b.shape, not a.flags.c_contiguous
+    rows, as_it_is, transposed = 101, 111, 112          # numbers of cblas.h
+    sgemm(rows, transposed if turned else as_it_is, as_it_is, m, n, k,
+          1, a.ctypes.data, m if turned else k, b.ctypes.data, n, 1, out.ctypes.data, n)

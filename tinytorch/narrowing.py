@@ -12,6 +12,7 @@ import functools
 
 import numpy as np
 
+from tinytorch.blas import add_product
 from tinytorch.core.tensor import op
 from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, pad, places, windows
 
@@ -25,13 +26,14 @@ def laid_down(pixels, cells, rim):
     cells = np.ascontiguousarray(cells).reshape(kh, c, kw * filters)
     out = np.empty((n, h + kh - 1 - 2 * top, w + kw - 1 - 2 * left, filters), pixels.dtype)
     height, width = out.shape[1:3]
-    for part in blocks(n, 2, h, w, kw, filters):            # two, for the lines and for the products of a row of cells
-        rows, target = pixels[part].reshape(-1, c), out[part]
-        lines = np.zeros((len(target), height, w, kw * filters), out.dtype)
-        for i in range(kh):                                 # down: long runs of memory
+    for part in blocks(n, h, w, kw, filters):
+        target = out[part]
+        rows = np.ascontiguousarray(pixels[part].swapaxes(0, 1))            # one run of memory for a line of all pictures:
+        lines = np.zeros((height, len(target), w, kw * filters), out.dtype)     # moved down, lines still are one matrix
+        for i in range(kh):
             there, here = overlap(h, i - top, height)
-            lines[:, there] += (rows @ cells[i]).reshape(-1, h, w, kw * filters)[:, here]
-        lines = lines.reshape(-1, height, w, kw, filters)
+            add_product(rows[here].reshape(-1, c), cells[i], lines[there].reshape(-1, kw * filters))
+        lines = lines.reshape(height, -1, w, kw, filters).swapaxes(0, 1)
         for j in range(kw):                                 # across: runs of `filters` numbers
             there, here = overlap(w, j - left, width)
             if j:
@@ -73,7 +75,7 @@ def either_way(conv):
             total = np.zeros((kernel[0] * kernel[1] * filters, channels), x.dtype)
             for part in blocks(len(x), *x.shape[2:], len(total)):       # windows of what arrives: shorter rows than those of x
                 rows = windows(pad(arrived[part], rim), kernel, (1, 1)).reshape(-1, len(total))
-                total += rows.T @ pixels[part].reshape(-1, channels)
+                add_product(rows.T, pixels[part].reshape(-1, channels), total)
             return np.ascontiguousarray(total.reshape(*kernel, filters, channels)[::-1, ::-1].transpose(2, 3, 0, 1))
 
         if channels <= filters:

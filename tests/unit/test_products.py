@@ -1,4 +1,4 @@
-"""Products of few rows with a large weight: the same numbers as NumPy's, in pieces, and who asks for them."""
+"""Products of few rows with a large weight: the same numbers as NumPy's, in pieces, and who asks for them. Products added where they go."""
 
 import os
 import platform
@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytorch import products
+from tinytorch import blas, products
 from tinytorch.blas import blas_threads, get_blas_threads
 from tinytorch.core import autograd  # noqa: F401   (with it matmul has its rule)
 from tinytorch.core.tensor import Tensor, matmul
+from tinytorch.memory import peak_bytes
 
 
 def numbers(seed, *shape):
@@ -34,6 +35,33 @@ def test_pieces_make_the_whole(rows, inner, columns, uncopied, seed):
         np.testing.assert_allclose(wide[:, 1:-1], grad.astype(float) @ w.T, rtol=1e-4, atol=1e-4)
         assert (wide[:, [0, -1]] == 7).all()
         np.testing.assert_allclose(products.for_weight(x, grad, np.empty_like(w)), x.T.astype(float) @ grad, rtol=1e-4, atol=1e-4)
+
+
+def laid(array, order):
+    """The same numbers in another order of memory."""
+    if order == "gaps":
+        return np.repeat(np.repeat(array, 2, axis=0), 2, axis=1)[::2, ::2]
+    return np.array(array, order=order)
+
+
+@given(m=st.integers(0, 70), k=st.integers(0, 70), n=st.integers(0, 70), orders=st.tuples(*[st.sampled_from(["C", "F", "gaps"])] * 3),
+       dtype=st.sampled_from(["f4", "f4", "f8"]), without=st.booleans(), seed=st.integers(0, 99))
+def test_a_product_is_added_whatever_the_matrices_look_like(m, k, n, orders, dtype, without, seed):
+    a, b, out = (laid(numbers(seed + i, *shape).astype(dtype), order) for i, (shape, order) in
+                 enumerate(zip([(m, k), (k, n), (m, n)], orders, strict=True)))
+    want = out + a.astype(float) @ b
+    with pytest.MonkeyPatch.context() as patch:
+        if without:
+            patch.setattr(blas, "_sgemm", lambda: None)
+        blas.add_product(a, b, out)
+    np.testing.assert_allclose(out, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_product_is_added_without_an_array_on_the_way():
+    if blas._sgemm() is None:
+        pytest.skip("this NumPy came without OpenBLAS")
+    a, b, out = numbers(0, 300, 20), numbers(1, 20, 300), np.zeros((300, 300), np.float32)
+    assert peak_bytes(lambda: blas.add_product(a, b, out)) < 20_000 < peak_bytes(lambda: np.add(out, a @ b, out=out))
 
 
 @pytest.fixture
