@@ -5,6 +5,7 @@ by side, so a window is a few long runs of memory, and a matrix of windows is re
 are pairs (vertical, horizontal).
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -75,9 +76,10 @@ def shifts(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[Pair, tuple[
 
 
 def blocks(images: int, *sizes: int) -> list[slice]:
-    """A batch cut into slices of as many images as fit into BLOCK with an array of these sizes each, one at least."""
-    step = max(1, BLOCK // max(1, math.prod(sizes)))
-    return [slice(start, start + step) for start in range(0, images, step)]
+    """A batch cut into slices of as many images as fit into BLOCK with an array of these sizes each, one at least; about equally long."""
+    count = math.ceil(images / max(1, BLOCK // max(1, math.prod(sizes))))
+    edges = [images * i // count for i in range(count + 1)] if count else []
+    return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
 def channel_sums(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:

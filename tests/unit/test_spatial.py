@@ -303,6 +303,17 @@ def test_small_blocks_give_the_same_numbers(monkeypatch):
 
 # manners
 
+@given(images=st.integers(0, 40), size=st.integers(0, 12), room=st.integers(1, 60))
+def test_blocks_leave_no_picture_out_and_none_is_much_shorter(images, size, room):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "BLOCK", room)
+        parts = windows.blocks(images, size)
+    assert [i for part in parts for i in range(images)[part]] == list(range(images))
+    lengths = [len(range(images)[part]) for part in parts]
+    assert all(1 <= length <= max(1, room // max(1, size)) for length in lengths)
+    assert max(lengths, default=0) - min(lengths, default=0) <= 1
+
+
 def test_no_op_changes_its_inputs_or_the_gradient_it_gets():
     x, gain = numbers(0, 2, 3, 6, 6), numbers(1, 3)
     for op, arrays, options in [(conv2d, [x, numbers(2, 4, 3, 3, 3), numbers(3, 4)], {"padding": (1, 1)}),
