@@ -352,6 +352,11 @@ def test_results_lie_channels_last_and_the_next_layer_copies_nothing():
         assert np.shares_memory(windows.channels_last(out), out), layer
 
 
+def test_a_batch_is_turned_round_once():
+    _, (x, *_), *_ = Conv2d(3, 4, 3)(numbers(0, 2, 3, 6, 6)).origin
+    assert np.shares_memory(windows.channels_last(x.data), x.data)      # what the rule gets needs no copy
+
+
 def test_the_gradient_of_pictures_is_not_made_unless_wanted():
     made = conv2d.derivative(np.ones((1, 4, 4, 4), np.float32), None, numbers(0, 1, 3, 6, 6), numbers(1, 4, 3, 3, 3))
     assert callable(made[0])
