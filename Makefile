@@ -75,7 +75,7 @@ build: ## generate the framework, notebooks and editions from the modules' sourc
 	@$(USER_PYTHON) -m course.build
 
 test: ## run the tests (TESTS=tests/unit for some)
-	@$(ENVIRONMENTS) hub exchange user proxy dev
+	@$(ENVIRONMENTS) hub exchange user proxy dev deploy
 	@$(USER_PYTHON) -m course.build
 	@$(DEV)/python -m pytest -m "not deployment" $(TESTS)
 
