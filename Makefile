@@ -113,8 +113,8 @@ images: ## build the container images (ONLY="student hub" for some; images/READM
 base-image: ## make the image that they stand on from Debian's packages, where no registry is reached; needs root
 	@images/base-image.sh tinytorch/debian:bookworm $(or $(SUITE),bookworm) $(MIRROR)
 
-bundle: ## write all images into one file, for machines without a registry
-	@$(HAVE_PYTHON) $(PYTHON) -m images.bundle save $(FILE)
+bundle: ## write all images into one file, for machines without a registry; ALSO="my/image:1" for those of classes
+	@$(HAVE_PYTHON) $(PYTHON) -m images.bundle save $(FILE) $(foreach image,$(ALSO),--also $(image))
 
 lock: ## resolve requirements/*.in anew
 	@$(ENVIRONMENTS) user

@@ -2,6 +2,7 @@
 
     python3 -m images.bundle save [FILE] [--also IMAGE …]       default: build/images/tinytorch-<version>.tar.gz
     python3 -m images.bundle load FILE [--sha256 DIGEST]
+    python3 -m images.bundle verify FILE                        every part of it, without an engine
 
 The file is what `docker save` writes, with the images' manifests, their lists of contents and SHA256SUMS beside: plain
 `docker load` takes it as well. Loading here verifies every part before the engine sees a byte, and afterwards that the engine
@@ -42,12 +43,15 @@ def main(arguments: list[str]) -> None:
     loading = commands.add_parser("load", help="verify such a file and hand its images to the engine")
     loading.add_argument("file", type=Path)
     loading.add_argument("--sha256", default="", help="the digest that `save` printed, told by another way than the file came")
+    commands.add_parser("verify", help="look whether such a file is whole").add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     try:
         if options.command == "save":
             save(options.file, options.also)
-        else:
+        elif options.command == "load":
             load(options.file, options.sha256)
+        else:
+            print(f"  {len(checked(options.file))} images in {options.file}, as they were saved")
     except (engine.EngineError, Damaged) as error:
         sys.exit(f"bundle: {error}")
     except OSError as error:
@@ -136,16 +140,21 @@ def load(file: Path, expected: str = "") -> list[str]:
     """Verify `file`, give its images to the engine, and compare. Damaged, before the engine sees anything, where a digest differs."""
     if expected and (found := digest_of(file)) != expected.lower():
         raise Damaged(f"{file} has the digest {found}, not {expected}: it is another file, or was altered. Nothing was loaded.")
-    try:
-        documents = verify(file)
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeDecodeError, ValueError) as error:
-        raise Damaged(f"{file} is no whole bundle ({error}): copy it again. Nothing was loaded.") from None
+    documents = checked(file)
     engine.docker("load", "--quiet", "--input", file)
     for manifest in documents:
         compare(manifest)
     loaded = sorted(manifest["image"] for manifest in documents)
     print(f"  {len(loaded)} images loaded and compared: {', '.join(loaded)}")
     return loaded
+
+
+def checked(file: Path) -> list[dict[str, Any]]:
+    """The manifests of a whole bundle; Damaged for any other file."""
+    try:
+        return verify(file)
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeDecodeError, ValueError) as error:
+        raise Damaged(f"{file} is no whole bundle ({error}): copy it again. Nothing was loaded.") from None
 
 
 def verify(file: Path) -> list[dict[str, Any]]:

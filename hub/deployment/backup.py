@@ -29,7 +29,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -360,8 +360,12 @@ def containers(settings: Settings) -> list[str]:
 
 
 # --------------------------------------------------------------------------------------------- create
-def create(settings: Settings, reason: str) -> Path:
-    """Write a new backup, read it again from the disk to check it, encrypt it if that is asked for, remove the oldest."""
+def create(settings: Settings, reason: str, version: str = "") -> Path:
+    """Write a new backup, read it again from the disk to check it, encrypt it if that is asked for, remove the oldest.
+
+    `version`: of the software whose data it is, where that is not the one that the settings are of.
+    """
+    settings = replace(settings, version=version or settings.version)
     if not settings.state.is_dir():
         raise Problem(f"there is no data in {settings.state}")
     made = datetime.now(UTC)
@@ -379,6 +383,8 @@ def create(settings: Settings, reason: str) -> Path:
             final = encrypt(settings, partial, settings.folder / name)
         except OSError as error:
             raise Problem(f"no backup was made: {error.strerror} ({error.filename or settings.folder})") from None
+        except sqlite3.Error as error:
+            raise Problem(f"no backup was made: a database could not be copied ({error})") from None
         finally:
             partial.unlink(missing_ok=True)
         summary = {**manifest, "sha256": file_digest(final), "size": final.stat().st_size}
@@ -619,27 +625,52 @@ def restore(settings: Settings, file: Path, replace: bool) -> dict[str, Any]:
             there = f"{settings.state}, {len(volumes)} homes{f', {tables} tables of {settings.postgresql}' if tables else ''}"
             raise Problem(f"this host has data ({there}), which a restore would replace. "
                           "Nothing was changed. To go on all the same: make restore FROM=... REPLACE=1, which first makes a backup of it")
+        refuse_too_little_room(settings, manifest)
         if dump.exists():
             put_back(settings, dump, password)
         if users := containers(settings):
             docker(settings, "rm", "--force", *users)
-        old = settings.state.with_name(f"{settings.state.name}.replaced-{int(time.time())}")
+        old = settings.state.with_name(f"{settings.state.name}.replaced-{time.time_ns()}")
         if settings.state.exists():
             settings.state.rename(old)
-        if volumes:
-            docker(settings, "volume", "rm", *volumes)
-        roots = {"state": settings.state}
-        settings.state.mkdir(parents=True)
-        for name, labels in manifest["volumes"].items():
-            docker(settings, "volume", "create", *(word for item in labels.items() for word in ("--label", "=".join(item))), name)
-        for name, volume in homes(settings).items():
-            roots[f"homes/{name}"] = Path(volume["folder"])
-        with opened(file) as tar:
-            unpack(tar, roots)
-        if password:
-            write_private(settings.state / PASSWORD, f"{password}\n")
+        try:
+            fill(settings, file, manifest, list(volumes))
+            if password:
+                write_private(settings.state / PASSWORD, f"{password}\n")
+        except (OSError, Problem) as error:
+            why = f"{error.strerror} ({error.filename or settings.state})" if isinstance(error, OSError) else str(error)
+            raise Problem(f"the restore broke off, the site is incomplete: {why}. Mend that, then restore {file.name} again with "
+                          f"REPLACE=1. What was there before is in {old}, its homes in the backup made just before") from None
         shutil.rmtree(old, ignore_errors=True)
     return manifest
+
+
+def fill(settings: Settings, file: Path, manifest: dict[str, Any], volumes: list[str]) -> None:
+    """Write all of a backup: the state into a new folder, the homes into new volumes in the place of `volumes`."""
+    if volumes:
+        docker(settings, "volume", "rm", *volumes)
+    roots = {"state": settings.state}
+    settings.state.mkdir(parents=True)
+    for name, labels in manifest["volumes"].items():
+        docker(settings, "volume", "create", *(word for item in labels.items() for word in ("--label", "=".join(item))), name)
+    for name, volume in homes(settings).items():
+        roots[f"homes/{name}"] = Path(volume["folder"])
+    with opened(file) as tar:
+        unpack(tar, roots)
+
+
+def refuse_too_little_room(settings: Settings, manifest: dict[str, Any]) -> None:
+    """What is replaced stays until all is written, so there must be room for all of the backup beside it."""
+    engine = docker(settings, "info", "--format", "{{.DockerRootDir}}").strip()
+    needed: dict[int, tuple[Path, int]] = {}
+    for name, part in manifest["parts"].items():
+        place = Path(engine) if name.startswith("homes/") and engine else settings.state.parent
+        disk = os.stat(place).st_dev
+        needed[disk] = (place, needed.get(disk, (place, 0))[1] + part["bytes"] + 4096 * part["members"])
+    for place, size in needed.values():
+        if (free := shutil.disk_usage(place).free) < size:
+            raise Problem(f"this backup takes {size / 2**20:.0f} MB on the disk of {place}, where {free / 2**20:.0f} MB are free. Nothing "
+                          "was changed. Make room; where only the site itself is in the way: make destroy (backups stay), then restore")
 
 
 def refuse_another_kind(settings: Settings, dumped: bool) -> None:
@@ -713,7 +744,9 @@ def told(manifest: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("create").add_argument("--reason", default="by hand")
+    creating = commands.add_parser("create")
+    creating.add_argument("--reason", default="by hand")
+    creating.add_argument("--version", default="", help="of the software whose data it is, where another one is about to take over")
     commands.add_parser("list")
     commands.add_parser("check", help="whether the databases can be reached and backed up from here")
     commands.add_parser("schemas").add_argument("--same-as", type=Path, help="exit 1 where a database's form differs from that file's")
@@ -729,7 +762,7 @@ def main() -> None:
         settings = Settings.load()
         match args.command:
             case "create":
-                file = create(settings, args.reason)
+                file = create(settings, args.reason, args.version)
                 said = json.loads(file.with_name(f"{file.name}.json").read_text())
                 for line in said["left_out"]:
                     print(f"left out: {line}", file=sys.stderr)

@@ -57,10 +57,11 @@ def look(file: Path) -> list[str]:
         raise SiteError(found)
     notes = []
     if own.not_valid_after_utc - now < SOON:
-        notes.append(f"{tls.certificate} ends on {own.not_valid_after_utc:%Y-%m-%d}: put its successor there and make deploy before")
+        notes.append(f"{tls.certificate} ends on {own.not_valid_after_utc:%Y-%m-%d}: put its successor there, then make deploy")
     if own.issuer not in (own.subject, *(each.subject for each in chain[1:])):
-        notes.append(f"{tls.certificate} does not hold the certificate of its issuer ({own.issuer.rfc4514_string()}): unless that is a root "
-                     f"which browsers know, they will not trust the site; {FOLLOWS}")
+        issuer = own.issuer.rfc4514_string()
+        notes.append(f"{tls.certificate} does not hold the certificate of its issuer ({issuer}): unless that is a root which browsers "
+                     f"know, they will not trust the site; {FOLLOWS}")
     return notes
 
 

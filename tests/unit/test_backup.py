@@ -11,7 +11,7 @@ import tarfile
 import threading
 import time
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -351,3 +351,74 @@ def test_a_server_newer_than_this_hosts_clients_is_named_before_it_matters(serve
     (served_site.state / "secrets" / "database_password").unlink()
     with pytest.raises(backup.Problem, match=r"there is no password for .* mode 600"):
         backup.check(served_site)
+
+
+# --------------------------------------------------------------------------------------------- when the disk is full
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(place)], capture_output=True, text=True)
+    need("the right to mount", done.returncode == 0, f"run it as root ({done.stderr.strip()})")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_makes_no_backup_and_leaves_the_ones_that_are_there(site, small_disk):
+    site.folder = small_disk / "backups"
+    first = backup.create(site, "while there is room")
+    (site.state / "exchange" / "files" / "large").write_bytes(os.urandom(4 * 2**20))
+    with pytest.raises(backup.Problem, match=r"no backup was made: No space left on device"):
+        backup.create(site, "when there is none")
+    with closing(sqlite3.connect(site.state / "hub" / "jupyterhub.sqlite")) as hub:
+        hub.execute("CREATE TABLE much AS SELECT randomblob(4000000) AS x")
+        hub.commit()
+    with pytest.raises(backup.Problem, match=r"no backup was made: a database could not be copied \(database or disk is full\)"):
+        backup.create(site, "of a database that does not fit")
+    assert {file.name for file in site.folder.iterdir()} == {".lock", first.name, f"{first.name}.json"}
+    backup.verify(first)
+
+
+def test_a_backup_that_does_not_fit_replaces_nothing(site, small_disk):
+    (site.state / "exchange" / "files" / "large").write_bytes(bytes(4 * 2**20))
+    file = backup.create(site, "of a larger machine")
+    site.state = small_disk / "state"
+    shutil.copytree(site.site, site.state / "hub")
+    before = tree(site.state)
+    with pytest.raises(backup.Problem, match=r"takes 4 MB on the disk of .*/small, where \d MB are free. Nothing was changed"):
+        backup.restore(site, file, replace=True)
+    assert tree(site.state) == before
+
+
+def test_a_restore_that_breaks_off_says_where_the_data_is_and_goes_on(site, small_disk, monkeypatch):
+    """Somebody else fills the disk meanwhile."""
+    site.state = Path(shutil.copytree(site.state, small_disk / "state", symlinks=True))
+    (site.state / "exchange" / "files" / "large").write_bytes(os.urandom(2**20))
+    file = backup.create(site, "before")
+    before = tree(site.state)
+    unpack, filler = backup.unpack, small_disk / "filler"
+
+    def crowded(tar, roots):
+        with suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(2**16))
+        unpack(tar, roots)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(backup, "unpack", crowded)
+        with pytest.raises(backup.Problem, match=r"the restore broke off, the site is incomplete: No space left on device") as broken:
+            backup.restore(site, file, replace=True)
+    [old] = small_disk.glob("state.replaced-*")
+    assert str(old) in str(broken.value)
+    filler.unlink()
+    assert tree(old) == before
+    shutil.rmtree(site.state)                                # there is no room for all three, and nothing of worth in it
+    backup.restore(site, file, replace=True)
+    assert {name for name in before if name.split("/")[0] not in backup.LEFT_OUT} == set(tree(site.state))
+
+
+def test_a_backup_says_of_which_version_its_data_is(site):
+    backup.create(site, "before 2", version="1.5")
+    [record] = site.folder.glob("*.json")
+    assert json.loads(record.read_text())["version"] == "1.5"
+    assert site.version == "1"
