@@ -188,7 +188,7 @@ def test_an_upgrade_leaves_running_servers_alone_and_can_be_taken_back(host, mar
         assert "cannot read PostgreSQL (hub)" in refused.stdout
         host.database.sql("UPDATE alembic_version SET version_num = substr(version_num, 2)", "hub")
     host.succeeds("rollback")
-    assert json.loads(host.run("cat /opt/tinytorch/release.json")) == {"version": host.version, "previous": "next"}
+    assert json.loads(host.run("cat /opt/tinytorch/release.json")) == {"version": host.version, "worked": [host.version, "next"]}
     assert container_of(host) == before
 
 
