@@ -8,6 +8,7 @@ database server on another machine. `make test-deploy SUITE=trixie DATABASE=post
 import json
 import os
 import socket
+import subprocess
 import time
 
 import pytest
@@ -101,6 +102,32 @@ def test_a_trial_run_on_a_bare_machine_changes_nothing_and_says_what_would_be(ho
     assert "Docker would be installed" in host.trial
 
 
+@pytest.mark.parametrize(("changed", "seen", "fix"), [
+    ({"ansible_ssh_private_key_file": "another"}, "Permission denied", "ssh-copy-id root@"),
+    ({"ansible_ssh_common_args": "-o UserKnownHostsFile=%s -o StrictHostKeyChecking=yes"}, "Host key verification", "ssh-keygen -lf"),
+    ({"ansible_user": "newcomer"}, "Permission denied", "ssh-copy-id newcomer@")], ids=["key", "host key", "user"])
+def test_a_host_that_does_not_let_us_in_is_told_with_what_to_look_at(host, changed, seen, fix):
+    another = host.folder / "another"
+    if not another.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(another)], check=True)
+    known = host.folder / "known_hosts"                      # under this address another key is known: somebody else answers
+    known.write_text(f"{host.address} {another.with_suffix('.pub').read_text()}")
+    inventory = host.folder / "inventory.yml"
+    said = json.loads(inventory.read_text())
+    for name, value in changed.items():
+        said["tinytorch"]["hosts"]["host"][name] = str(another) if value == "another" else value.replace("%s", str(known))
+    inventory.write_text(json.dumps(said))
+    try:
+        refused = host.make("deploy")
+    finally:
+        host.write()
+    assert refused.returncode != 0
+    told = " ".join(refused.stdout.replace("''", "'").split())
+    assert "host cannot be reached, so nothing was done there" in told
+    assert seen in told
+    assert fix in told
+
+
 def test_the_site_is_served_over_https_only(host):
     import requests
     assert f"{host.url} is ready" in host.first
@@ -141,6 +168,24 @@ def test_accounts_and_jobs_are_where_classes_yml_says(host, marked):
     assert int(host.database.sql("SELECT count(*) FROM autograder.jobs WHERE state = 'done'", "hub")) > 0
     assert host.database.sql("SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'tinytorch'") == "t"
     assert host.database.password not in host.run("docker inspect $(docker ps -aq); cat /opt/tinytorch/*.yml /opt/tinytorch/*.json")
+
+
+def test_each_image_of_a_class_is_tried(host, marked):
+    """One class gets an image of its own, as images/README.md says; alice's server in the other goes on."""
+    before = container_of(host)
+    recipe = f"FROM tinytorch/student:{host.version}\nUSER root\nRUN touch /opt/ours\nUSER 10001:10001\n"
+    host.run(f"printf '{recipe}' | DOCKER_BUILDKIT=0 docker build -q -t course/student:1 -")
+    host.write(lambda text: text.replace("    plan: 8\n", "    plan: 8\n    image: course/student:1\n"))
+    try:
+        said, _ = host.succeeds("deploy")
+        assert all(f"started a server in {name}" in said for name in ("ml101", "ml201"))
+        marked.start("ml201")
+        assert marked.run("ml201", "import os; print(os.path.exists('/opt/ours'))").strip() == "True"
+        marked.stop("ml201")
+    finally:
+        host.write()
+    host.succeeds("deploy")
+    assert container_of(host) == before
 
 
 def test_prometheus_reaches_all_parts_and_every_panel_draws_something(host, marked):

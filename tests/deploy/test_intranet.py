@@ -38,7 +38,8 @@ class Machine:
         self.name = f"tinytorch-intranet-{uuid.uuid4().hex[:8]}"
         self.version = bundle.name.removeprefix("tinytorch-").removesuffix(".tar.gz")
         docker("run", "-d", "--name", self.name, "--hostname", "hub", *bare_host.RIGHTS, *bare_host.lacking(), "-e", "container=docker",
-               "--stop-signal", "SIGRTMIN+3", "--tmpfs", "/run:exec", "-v", "/var/lib/docker", "-v", f"{bundle.parent}:{FOLDER}/build/images:ro", image, "sh", "-c", INIT)
+               "--stop-signal", "SIGRTMIN+3", "--tmpfs", "/run:exec", "-v", "/var/lib/docker",
+               "-v", f"{bundle.parent}:{FOLDER}/build/images:ro", image, "sh", "-c", INIT)
         self.run(f"mkdir -p {FOLDER} && chown {ADMIN}: {FOLDER} {FOLDER}/build")
         docker("cp", str(archive), f"{self.name}:/home/{ADMIN}/checkout.tar")
         self.admins("cd .. && tar xf checkout.tar --no-same-owner && rm checkout.tar")
