@@ -170,6 +170,39 @@ def test_accounts_and_jobs_are_where_classes_yml_says(host, marked):
     assert host.database.password not in host.run("docker inspect $(docker ps -aq); cat /opt/tinytorch/*.yml /opt/tinytorch/*.json")
 
 
+SECRETS = """
+import csv, json, pathlib
+folder = pathlib.Path("/var/lib/tinytorch/secrets")
+found = [*json.loads((folder / "tokens.json").read_text()).values(), (folder / "cookie_secret").read_text().strip(),
+         *(row["password"] for row in csv.DictReader((folder / "signins.csv").open()))]
+"""
+SEARCH = SECRETS + """
+import os, subprocess
+def said(*words):
+    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+places = {"docker logs " + name: said("docker", "logs", name) for name in said("docker", "ps", "-aq").decode().split()}
+places |= {"docker inspect": said("sh", "-c", "docker inspect $(docker ps -aq) $(docker image ls -q)")}
+for root in ("/opt/tinytorch", "/etc/tinytorch", "/etc/systemd", "/etc/cron.d", "/var/log", "/tmp", "/var/tmp", "/root"):
+    places |= {str(file): file.read_bytes() for file in pathlib.Path(root).rglob("*") if file.is_file() and not file.is_symlink()}
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        places["command of " + pid] = pathlib.Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        pass
+print(json.dumps([len(found), len(places), [name for name, data in places.items() if any(each.encode() in data for each in found)]]))
+"""
+
+
+def test_no_secret_is_in_a_log_a_command_line_or_a_setting(host, marked):
+    """After sign-ins, a submission and a grading; and in nothing that a deployment says."""
+    secrets, places, leaks = json.loads(host.run(f"python3 - <<'END'\n{SEARCH}\nEND"))
+    assert secrets > 10
+    assert places > 100
+    assert leaks == []
+    known = json.loads(host.run(f"python3 - <<'END'\n{SECRETS}\nprint(json.dumps(found))\nEND"))
+    assert not [each for each in known if each in host.trial + host.first]
+
+
 def test_each_image_of_a_class_is_tried(host, marked):
     """One class gets an image of its own, as images/README.md says; alice's server in the other goes on."""
     before = container_of(host)
