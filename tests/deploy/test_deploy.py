@@ -174,7 +174,7 @@ SECRETS = """
 import csv, json, pathlib
 folder = pathlib.Path("/var/lib/tinytorch/secrets")
 found = [*json.loads((folder / "tokens.json").read_text()).values(), (folder / "cookie_secret").read_text().strip(),
-         *(row["password"] for row in csv.DictReader((folder / "signins.csv").open()))]
+         *filter(None, (row["password"] for row in csv.DictReader((folder / "signins.csv").open())))]
 """
 SEARCH = SECRETS + """
 import os, subprocess

@@ -123,6 +123,19 @@ def test_who_may_not_become_root_is_told_and_nothing_is_done(machine):
     assert "ncorrect sudo password" in said
 
 
+def test_a_full_disk_stops_it_and_the_next_run_goes_on(machine):
+    """The engine's disk has 700 MB, a quarter of what the images need."""
+    machine.run("systemctl stop docker.socket docker.service containerd; mount -t tmpfs -o size=700m none /var/lib/docker")
+    try:
+        code, said = machine.make("deploy")
+        assert not machine.run("docker ps -aq").strip()
+    finally:
+        machine.run("systemctl stop docker.socket docker.service && umount /var/lib/docker && systemctl start docker")
+    assert code != 0
+    assert "no space left on device" in said
+    assert "the next make deploy goes on from here" in said
+
+
 def test_a_class_whose_image_is_nowhere_is_told_before_anything_starts(machine):
     machine.admins("sed -i.kept 's#    image: default #    image: course/student:1 #' classes.yml")
     code, said = machine.make("deploy")
