@@ -145,3 +145,14 @@ def test_a_bundle_of_what_is_not_built_is_refused(tmp_path, monkeypatch):
     with pytest.raises(engine.EngineError, match="make images builds them"):
         bundle.save(tmp_path / "x.tar.gz", [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_looked_at_without_an_engine(bundled, tmp_path, monkeypatch, capsys):
+    """What a deployment does before it copies the file to a host."""
+    file, _ = bundled
+    monkeypatch.setenv("DOCKER", "/nowhere/docker")
+    bundle.main(["verify", str(file)])
+    assert "1 images in" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="is not what was saved"):
+        bundle.main(["verify", str(rewritten(file, tmp_path / "altered.tar.gz", damage_a_layer))])
+    monkeypatch.delenv("DOCKER")
