@@ -124,7 +124,7 @@ def test_who_may_not_become_root_is_told_and_nothing_is_done(machine):
 
 
 def test_a_full_disk_stops_it_and_the_next_run_goes_on(machine):
-    """The engine's disk has 700 MB, a quarter of what the images need."""
+    """The engine's disk has 700 MB; the images need 1.8 GB."""
     machine.run("systemctl stop docker.socket docker.service containerd; mount -t tmpfs -o size=700m none /var/lib/docker")
     try:
         code, said = machine.make("deploy")
