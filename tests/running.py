@@ -204,6 +204,7 @@ class Person:
     def run_at(self, base: str, code: str, seconds: float = 60) -> str:
         """The same in any Jupyter server that the person is signed in to."""
         kernel = self.send("POST", f"{base}api/kernels", json={"name": "python3"}).json()
+        assert "id" in kernel, kernel
         cookies = "; ".join(f"{c.name}={c.value}" for c in self.session.cookies if base.startswith(c.path))
         ws = websocket.create_connection(self.url(f"{base}api/kernels/{kernel['id']}/channels").replace("http", "ws", 1),
                                          cookie=cookies, timeout=seconds, origin=self.site.url)
