@@ -2,7 +2,7 @@
 
 Carried in, as ADMIN.md says: this checkout with the environment of `make deploy`, made on a machine of the same release, and what
 `make bundle` wrote. What needs an init is tried here: units and timer, a boot, a power cut, an engine that is restarted; and what an
-admin fears: an upgrade that fails, and removing it all. About seven minutes.
+admin fears: an upgrade that fails, and removing it all. About eight minutes.
 """
 
 import json
