@@ -25,7 +25,7 @@ INIT = """
 for place in /sys/fs/cgroup/*; do mount -o remount,rw,bind "$place" 2>/dev/null; done
 mkdir -p /run/sshd && ssh-keygen -A >/dev/null && /usr/sbin/sshd
 rm -f /var/run/docker.pid /run/containerd/containerd.pid
-while :; do if command -v dockerd >/dev/null; then dockerd >>/var/log/dockerd.log 2>&1; fi; sleep 1; done
+while :; do if command -v dockerd >/dev/null && getent group docker >/dev/null; then dockerd >>/var/log/dockerd.log 2>&1; fi; sleep 1; done
 """
 # All capabilities that this machine itself has: a virtual machine in a sandbox may lack one, and `--privileged` insists on it.
 RIGHTS = ["--cap-add", "ALL", "--cgroupns", "private", "--device-cgroup-rule", "a *:* rwm",
