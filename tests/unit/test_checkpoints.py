@@ -136,9 +136,9 @@ WORKING_METHODS = ("op.__call__", "Activation.__call__", "Module.state_dict", "M
                    "Optimizer.update", "SGD.direction", "Adam.direction", "AdamW.update")
 SLOW = """
 import numpy as _np
-def _twelve_times(function):
+def _twenty_times(function):
     def slow(*inputs, **options):
-        for _ in range(11):
+        for _ in range(19):
             made = function(*[x.copy(order="K") if isinstance(x, _np.ndarray) else x for x in inputs], **options)
             if hasattr(made, "__next__"):
                 list(made)                          # a generator works when it is asked
@@ -148,21 +148,21 @@ def _twelve_times(function):
         return function(*inputs, **options)
     return slow
 if "{name}".endswith(".derivative") or isinstance({name}, type(lambda: 0)):
-    {name} = _twelve_times({name})
+    {name} = _twenty_times({name})
 else:
-    {name}.forward = _twelve_times({name}.forward)
+    {name}.forward = _twenty_times({name}.forward)
 """
 
 
 def slowed(text: str, methods: tuple[str, ...] = WORKING_METHODS) -> Iterator[Mutant]:
-    """Each function, op and working method in turn does its work twelve times."""
+    """Each function, op and working method in turn does its work twenty times."""
     tree = ast.parse(text)
     names = [name for name, _ in named_functions(tree) if name != "_"] + rules(tree)
     names += [target.id for node in tree.body if isinstance(node, ast.Assign) for part in node.targets
               for target in ast.walk(part) if isinstance(target, ast.Name)]
     for name in names:
         if "." not in name or name in methods or name.endswith(".derivative"):
-            yield f"{name} does its work twelve times", text + SLOW.format(name=name)
+            yield f"{name} does its work twenty times", text + SLOW.format(name=name)
 
 
 def rules(tree: ast.Module) -> list[str]:
