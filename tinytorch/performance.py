@@ -8,7 +8,7 @@
 import ctypes
 import sys
 
-from tinytorch.parallel import blas_threads, get_blas_threads, set_blas_threads, usable_cpus, use_threads
+from tinytorch.fast.parallel import blas_threads, get_blas_threads, set_blas_threads, usable_cpus, use_threads
 
 __all__ = ["blas_threads", "get_blas_threads", "keep_memory", "memory_kept", "set_blas_threads", "usable_cpus", "use_threads"]
 

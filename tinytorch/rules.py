@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from tinytorch import products
 from tinytorch.core import activations, layers, losses
 from tinytorch.core.tensor import (
     add,
@@ -27,6 +26,7 @@ from tinytorch.core.tensor import (
     sub,
     transpose,
 )
+from tinytorch.fast import products
 
 
 def as_rows(x):

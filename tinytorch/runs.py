@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tinytorch import modelfiles, randomness
-from tinytorch.blas import blas_threads
 from tinytorch.core.tensor import Tensor
+from tinytorch.fast.blas import blas_threads
 from tinytorch.progress import Progress
 
 FORMAT = 1              # of a checkpoint's content
@@ -174,12 +174,12 @@ class Run:
 def step_function(gradients: Callable, threads: int = 1) -> Callable:
     """`gradients(model, loss, x, y)`, which returns a batch's loss and scores, with a check that the loss is finite.
 
-    With more threads than one, each batch is shared among them by `tinytorch.parallel`; with one, a `Run` lets matrix products use one.
+    With more threads than one, each batch is shared among them by `fast.parallel`; with one, a `Run` lets matrix products use one.
     """
     if not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads={threads!r}: give a whole number from 1 on")
     if threads > 1:
-        from tinytorch.parallel import data_parallel
+        from tinytorch.fast.parallel import data_parallel
 
         gradients = data_parallel(gradients, threads)
 

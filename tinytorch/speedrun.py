@@ -27,7 +27,7 @@ from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import loss_and_gradients, take_step
 from tinytorch.datasets import CIFAR10_CLASSES
 from tinytorch.experiments import register
-from tinytorch.parallel import blas_threads, cut, data_parallel, team
+from tinytorch.fast.parallel import blas_threads, cut, data_parallel, team
 from tinytorch.stepping import Schedule
 from tinytorch.windows import windows
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch import parallel, performance
+from tinytorch import performance
 from tinytorch.core.tensor import Tensor
+from tinytorch.fast import parallel
 
 BLOCK = 1 << 15         # numbers worked on at a time: with all they need, 128 KiB each, they stay in a core's own cache
 SHARED = 1 << 20        # numbers from which on several threads are faster than one: with 300,000, waking the other costs what it saves
 LONG = 1 << 17          # the least that a thread works on at a time when work is shared
+TINY = float(np.finfo(np.float32).tiny)     # numbers below are kept with fewer digits, and processors are slow with them
+SWEEP = 128             # steps after which what is kept is swept of such numbers
 
 
 def in_blocks(function: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK) -> None:
@@ -48,15 +51,24 @@ def in_blocks(function: Callable[..., None], *arrays: np.ndarray, size: int = BL
         work(slice(0, n))
 
 
+def sweep(kept: np.ndarray) -> None:
+    """Make 0 of what is almost 0, in place.
+
+    Where a unit has died no gradient arrives any more, and a running mean shrinks by a tenth with each step: to 1e-45 in 900 steps, and
+    there it stays, as 0.9 of the smallest number is rounded up to it. With a third of its units dead, an MLP took twice as long for a step.
+    """
+    kept[np.abs(kept) < TINY] = 0
+
+
 class Stepper:
     """Parameters in groups, what is kept for each, and the walk over them. A subclass says how one moves: `update`.
 
     `param_groups` is a list of dicts: "params", "names", and the group's own options (lr, weight_decay, ...). `state` has one
     dict per parameter, in the order of `parameters`: "step", how often it was moved, and the arrays that `keeps` names.
-    Without parameters an optimizer waits for `bind`. `block` is the number of numbers that `update` gets at a time.
+    Without parameters an optimizer waits for `bind`. `update` gets `block` numbers at a time, of a parameter of up to `whole` all.
     """
 
-    block = BLOCK
+    block, whole = BLOCK, BLOCK
 
     def __init__(self, parameters: Iterable | None = None, lr: float = 0.01, **options: Any) -> None:
         if isinstance(parameters, (int, float)):
@@ -158,7 +170,10 @@ class Stepper:
                 state[name] = np.zeros_like(data)
         state["step"] = step = state.get("step", 0) + 1
         in_blocks(functools.partial(self.update, step=step, **options), data, grad, *[state[name] for name in names],
-                  size=self.block)
+                  size=self.whole if data.size <= self.whole else self.block)
+        if step % SWEEP == 0:
+            for name in names:
+                in_blocks(sweep, state[name])
         p.data = data
 
     # going on another day

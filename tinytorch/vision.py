@@ -8,9 +8,9 @@ import functools
 
 import numpy as np
 
-from tinytorch import narrowing
 from tinytorch.core.layers import Module, as_tensor
 from tinytorch.core.tensor import Tensor, concat, op
+from tinytorch.fast import shallow, ways
 from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts
 
 
@@ -21,9 +21,12 @@ def pictures(x, channels=None):
         raise ValueError(f"expected pictures (N, C, H, W), got {x.shape}: a batch of one picture has N = 1, a grey one C = 1")
     if channels not in (None, x.shape[1]):
         raise ValueError(f"expected {channels} channels, got {x.shape[1]}: pictures are (N, C, H, W), these are {x.shape}")
-    if not x.requires_grad:
-        x = Tensor(channels_first(channels_last(x.data)))       # turned round once, here, and not in an op and in its rule again
     return x
+
+
+def turned(x):
+    """x with its channels last in memory, where nothing stands behind it: once, here, and not in an op and in its rule again."""
+    return x if x.requires_grad else Tensor(channels_first(channels_last(x.data)))
 
 
 def check_groups(channels, filters, groups):
@@ -35,14 +38,15 @@ def check_groups(channels, filters, groups):
 def in_groups(conv, groups, x, weight, bias=None, **options):
     """`conv` for each group of channels with the filters of that group, side by side.
 
-    Where another way is cheaper that is taken: one filter per channel has its own kernel, one pixel at a time see `narrowing`.
+    Where another way is cheaper that is taken: one filter per channel has its own kernel, for all else see `ways`.
     """
     inputs = [weight] if bias is None else [weight, bias]
-    filters, channels, *kernel = weight.shape
-    if groups == 1 and narrowing.fits(kernel, **options):
-        return narrowing.either_way(conv)(x, *inputs, padding=options["padding"])
+    filters, channels, *_ = weight.shape
+    way = ways.cheapest(conv, weight.shape, **options) if groups == 1 else conv
+    if way is not shallow.kept(conv):                   # which takes pictures as they come
+        x = turned(x)
     if groups == 1:
-        return conv(x, *inputs, **options)
+        return way(x, *inputs, **options)
     if channels == 1 and filters == groups:
         return depthwise_conv2d(x, *inputs, **options)
     size = filters // groups
@@ -76,7 +80,7 @@ class Pool2d(Module):
     def forward(self, x):
         function = type(self).function
         if self.side_by_side is not None and self.stride == self.kernel and not any(self.padding):
-            function = self.side_by_side
+            function = self.side_by_side if ways.same_pooling(function, self.side_by_side) else function
         return function(pictures(x), kernel=self.kernel, stride=self.stride, padding=self.padding)
 
     def extra_repr(self):
@@ -93,8 +97,9 @@ def largest_side_by_side(pool):
         *cells, last = [under for _, under in shifts(kernel, stride, out.shape[1:3])]
         for part in blocks(len(x), 2, *x.shape[1:]):            # two, for x and gx; all else is as long as one cell of them
             left = grad[part].copy()
+            share = np.empty_like(left)
             for under in cells:                                 # the first of equal pixels gets all
-                share = (x[part][under] == out[part]).astype(left.dtype)    # first, since products of two types are slow
+                np.equal(x[part][under], out[part], out=share)  # 0 and 1 as floats, since products of two types are slow
                 share *= left
                 left -= share
                 gx[part][under] = share

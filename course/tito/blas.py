@@ -2,8 +2,8 @@
 
 import time
 
-from tinytorch.blas import get_blas_threads as threads
-from tinytorch.blas import usable_cpus
+from tinytorch.fast.blas import get_blas_threads as threads
+from tinytorch.fast.blas import usable_cpus
 
 __all__ = ["gflops", "name", "threads", "usable_cpus"]
 

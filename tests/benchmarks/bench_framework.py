@@ -7,6 +7,10 @@ allocator settings, memory order (N, C, H, W), Adam as `torch.optim.Adam(model.p
 in last place and with its fused optimizer. Before anything is timed, the first losses of all of them must agree to 4 digits
 (to 3 where two threads have batch normalisation statistics of half a batch each).
 
+Each step takes the next of some 25 MB of pictures, a class being a pattern under noise, and three labels in ten are drawn anew, so that
+there is always something to learn. Ten steps with one batch would learn it by heart and a thousand with a few kill a third of the units:
+then gradients, squares and means sink below 1e-38, numbers with which processors are slow on both sides.
+
     python -m tests.benchmarks framework            everything
     python -m tests.benchmarks.bench_framework --only cnn mlp --threads 1 --rounds 5
 """
@@ -14,6 +18,7 @@ in last place and with its fused optimizer. Before anything is timed, the first 
 import argparse
 import itertools
 import json
+import math
 import os
 import resource
 import statistics
@@ -28,6 +33,8 @@ import numpy as np
 
 ROUNDS = 12                                 # turns of each side; the first does not count
 FIRST = 3                                   # losses that must agree
+PICTURES = 6_400_000                        # numbers in all pictures, which are taken in turn
+DRAWS = 4                                   # sets of labels for them, in turn
 TURN = 0.6                                  # seconds of one turn, about
 # workload: (batch, limit of the ratio of medians, what it is)
 WORKLOADS = {
@@ -46,17 +53,24 @@ RECIPE: dict[str, Any] = {"widths": (32, 64, 128), "stem": 4, "axes": 48, "strid
 
 
 def arrays(workload: str) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Initial weights in PyTorch's shapes and order, a batch, its labels: the same in every process."""
+    """Initial weights in PyTorch's shapes and order, pictures (batches, batch, ...), labels (DRAWS * batches, batch): the same in every
+    process."""
     random, batch = np.random.default_rng(0), WORKLOADS[workload][0]
+    shape = (784,) if workload == "mlp" else (3, 32, 32)
+    patterns = random.standard_normal((10, *shape), np.float32)
+    pictures = random.standard_normal((PICTURES // (batch * math.prod(shape)), batch, *shape), np.float32)
+    classes = random.integers(10, size=pictures.shape[:2])
+    for some, their in zip(pictures, classes, strict=True):
+        some += patterns[their]
+    classes = np.tile(classes, (DRAWS, 1))
+    labels = np.where(random.random(classes.shape) < 0.7, classes, random.integers(10, size=classes.shape))
 
     def weight(*shape: int) -> np.ndarray:
         return (random.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
 
-    pictures = random.normal(size=(batch, 3, 32, 32)).astype(np.float32)
-    labels = random.integers(10, size=batch)
     if workload == "mlp":
         weights = [weight(128, 784), np.zeros(128, np.float32), weight(10, 128), np.zeros(10, np.float32)]
-        return weights, random.normal(size=(batch, 784)).astype(np.float32), labels
+        return weights, pictures, labels
     if workload == "recipe":
         channels = (96, *RECIPE["widths"])
         weights = [weight(96, 3, 4, 4)]
@@ -79,7 +93,7 @@ def tinytorch_step(workload: str, threads: int, settings: list[str]) -> Callable
     from tinytorch.core.spatial import Conv2d, MaxPool2d
     from tinytorch.core.tensor import Tensor
     from tinytorch.core.training import loss_and_gradients, take_step
-    from tinytorch.parallel import data_parallel
+    from tinytorch.fast.parallel import data_parallel
 
     if "keep" in settings:
         performance.keep_memory()
@@ -104,7 +118,8 @@ def tinytorch_step(workload: str, threads: int, settings: list[str]) -> Callable
     else:
         optimizer, loss = Adam(model.parameters(), lr=0.001), CrossEntropyLoss()
     gradients = data_parallel(loss_and_gradients, threads) if threads > 1 else loss_and_gradients
-    return lambda: take_step(model, loss, optimizer, Tensor(x), y, gradients=gradients)[0]
+    pictures, labels = itertools.cycle(x), itertools.cycle(y)
+    return lambda: take_step(model, loss, optimizer, Tensor(next(pictures)), next(labels), gradients=gradients)[0]
 
 
 def torch_step(workload: str, threads: int, settings: list[str]) -> Callable[[], float]:
@@ -130,12 +145,12 @@ def torch_step(workload: str, threads: int, settings: list[str]) -> Callable[[],
             layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2), norm, nn.ReLU()]
             channels = width
         layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, 10, bias=False)]
-    model, inputs, labels = nn.Sequential(*layers), torch.tensor(x), torch.tensor(y)
+    model, batches, labels = nn.Sequential(*layers), list(torch.tensor(x)), itertools.cycle(torch.tensor(y))
     with torch.no_grad():
         for p, values in zip(model.parameters(), weights, strict=True):
             p.copy_(torch.tensor(values))
     if "channels_last" in settings:
-        model, inputs = model.to(memory_format=torch.channels_last), inputs.to(memory_format=torch.channels_last)
+        model, batches = model.to(memory_format=torch.channels_last), [each.to(memory_format=torch.channels_last) for each in batches]
     fused = {"fused": True} if "fused" in settings else {}
     scale, optimizer, criterion = 1.0, None, None
     if workload == "recipe":
@@ -145,9 +160,12 @@ def torch_step(workload: str, threads: int, settings: list[str]) -> Callable[[],
     else:
         optimizer, criterion = torch.optim.Adam(model.parameters(), lr=0.001, **fused), nn.CrossEntropyLoss()
 
+    inputs = itertools.cycle(batches)
+
     def step() -> float:
         optimizer.zero_grad()
-        value = criterion(model(inputs) * scale if scale != 1 else model(inputs), labels)
+        scores = model(next(inputs))
+        value = criterion(scores * scale if scale != 1 else scores, next(labels))
         value.backward()
         optimizer.step()
         return value.item()

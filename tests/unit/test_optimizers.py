@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests.need import need
-from tinytorch import inplace, parallel, performance, stepping
+from tinytorch import performance, stepping
 from tinytorch.core.optimizers import SGD, Adam, AdamW, CosineLR, OneCycleLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
 from tinytorch.core.tensor import Tensor
-from tinytorch.inplace import in_place
+from tinytorch.fast import inplace, parallel
+from tinytorch.fast.inplace import in_place
 from tinytorch.memory import peak_bytes
 from tinytorch.stepping import Schedule, Stepper, in_blocks
 
@@ -532,6 +533,21 @@ def test_a_small_net_learns_real_digits_with_every_optimizer():
         assert right > 0.87, f"{optimizer}: {right:.1%}"
 
 
+@pytest.mark.parametrize("make", [lambda ps: SGD(ps, momentum=0.9), Adam, AdamW])
+def test_what_is_kept_of_a_dead_unit_becomes_zero(make):
+    """And not a number below 1e-38, with which every later step is slow; what is kept of a living one stays as it is."""
+    p = parameter((3,))
+    optimizer = make([p])
+    for step in range(8 * stepping.SWEEP):
+        p.grad = np.float32([0.5, 1e-3 if step < 5 else 0, 1e-3])
+        optimizer.step()
+    first = optimizer.state[0]["velocity" if "velocity" in optimizer.state[0] else "m"]
+    assert first[1] == 0
+    assert first[0] > 0.1
+    assert first[2] > 1e-4
+    assert optimizer.state[0].get("v", first)[2] > 0
+
+
 def test_blocks_stay_in_a_cache():
     """Adam's rule uses the parameter, its gradient, m, v and at most five arrays on the way."""
     assert 9 * 4 * stepping.BLOCK <= 1.25 * 2**20
@@ -559,7 +575,7 @@ def test_adam_in_place_moves_everything_as_its_direction_does(kind, shape):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-9 * max(1, np.abs(want).max()))
 
 
-@pytest.mark.parametrize("n", [1, 100, inplace.FEW, inplace.FEW + 17, inplace.BLOCK])
+@pytest.mark.parametrize("n", [1, 100, inplace.FEW, inplace.FEW + 17, inplace.WHOLE])
 @pytest.mark.parametrize("without", ["nothing", "BLAS", "gaps", "float32"])
 def test_adam_in_place_is_the_formula_with_and_without_blas(n, without, monkeypatch):
     """Also for arrays that BLAS cannot take as they are: every second number of a longer one, or float64."""

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytorch import parallel
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import Dropout, Linear, Sequential
 from tinytorch.core.losses import CrossEntropyLoss
@@ -16,6 +15,7 @@ from tinytorch.core.optimizers import SGD
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Tensor, matmul
 from tinytorch.core.training import loss_and_gradients
+from tinytorch.fast import parallel
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytorch import blas, products
-from tinytorch.blas import blas_threads, get_blas_threads
 from tinytorch.core import autograd  # noqa: F401   (with it matmul has its rule)
 from tinytorch.core.tensor import Tensor, matmul
+from tinytorch.fast import blas, products
+from tinytorch.fast.blas import blas_threads, get_blas_threads
 from tinytorch.memory import peak_bytes
 
 
@@ -128,6 +128,6 @@ def test_other_shapes_are_numpys(asked):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these kernels are those of x86_64")
 def test_pieces_are_for_processors_whose_kernels_take_them_as_they_lie():
-    told = "import tinytorch.products as p, tinytorch.blas as b; print(b.kernels(), p.FEW)"
+    told = "import tinytorch.fast.products as p, tinytorch.fast.blas as b; print(b.kernels(), p.FEW)"
     done = subprocess.run([sys.executable, "-c", told], env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True)
     assert done.stdout.split() in (["haswell", "1"], ["1"]), done.stderr

@@ -5,6 +5,7 @@ differences, which agree to 1e-6.
 """
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import narrowing, windows
+from tinytorch import windows
 from tinytorch.core import cnn, spatial
 from tinytorch.core.activations import ReLU
 from tinytorch.core.autograd import no_grad
@@ -32,7 +33,8 @@ from tinytorch.core.spatial import (
     depthwise_conv2d,
     max_pool2d,
 )
-from tinytorch.core.tensor import Tensor
+from tinytorch.core.tensor import Tensor, op
+from tinytorch.fast import narrowing, shallow, ways
 
 patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 side = st.integers(1, 3)
@@ -115,6 +117,21 @@ def test_a_layers_convolution_agrees_with_pytorch_narrowing_or_not(torch, data, 
         return layer(x)
 
     agree(torch, ours, lambda *t: torch.nn.functional.conv2d(*t, padding=padding), *arrays, order=order)
+
+
+@pytest.mark.oracle
+@patient
+@given(st.data(), st.integers(1, shallow.FEW), orders, st.booleans(), st.integers(0, 9))
+def test_a_first_layers_convolution_agrees_with_pytorch(torch, data, channels, order, with_bias, seed):
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)).filter(lambda kernel: max(kernel) > 1))
+    options = {"stride": data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+               "padding": data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))}
+    size = [data.draw(st.integers(max(1, k - 2 * p), 7)) for k, p in zip(kernel, options["padding"], strict=True)]
+    filters = channels * kernel[0] * kernel[1] + data.draw(st.integers(0, 2))
+    assert ways.cheapest(conv2d, (filters, channels, *kernel), **options) is shallow.kept(conv2d)
+    arrays = [numbers(seed, data.draw(side), channels, *size), numbers(seed + 1, filters, channels, *kernel), numbers(seed + 2, filters)]
+    agree(torch, lambda *t: shallow.kept(conv2d)(*t, **options), lambda *t: torch.nn.functional.conv2d(*t, **options),
+          *arrays[:2 + with_bias], order=order)
 
 
 @pytest.mark.oracle
@@ -249,6 +266,7 @@ RULES = {
     "fewer filters than channels": (narrowing.either_way(conv2d), {"padding": (1, 0)}, [(2, 3, 5, 4), (2, 3, 3, 2), (2,)]),
     "more filters than channels": (narrowing.either_way(conv2d), {"padding": (0, 2)}, [(2, 2, 4, 5), (3, 2, 2, 3), (3,)]),
     "filters three times as large as the pictures": (narrowing.either_way(conv2d), {"padding": (3, 2)}, [(2, 2, 2, 2), (1, 2, 6, 6)]),
+    "few channels": (shallow.kept(conv2d), {"stride": (2, 1), "padding": (1, 0)}, [(2, 2, 5, 4), (12, 2, 3, 2), (12,)]),
     "depthwise": (depthwise_conv2d, {"stride": (1, 2), "padding": (0, 1)}, [(2, 3, 5, 4), (3, 1, 2, 3), (3,)]),
     "max pool": (max_pool2d, {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}, [(2, 3, 5, 4)]),
     "max pool, side by side": (MaxPool2d.side_by_side, {"kernel": (2, 3), "stride": (2, 3), "padding": (0, 0)}, [(2, 3, 5, 7)]),
@@ -283,15 +301,17 @@ def test_small_blocks_give_the_same_numbers(monkeypatch):
     arrays = [numbers(0, 7, 3, 9, 8), numbers(1, 5, 3, 3, 3), numbers(2, 5)]
     depthwise = [arrays[0], numbers(1, 3, 1, 3, 3)]
     narrow = [arrays[0], numbers(1, 2, 3, 3, 3), numbers(2, 2)]
+    first = [arrays[0], numbers(1, 27, 3, 3, 3), numbers(2, 27)]
     calls = {conv2d: (arrays, {"padding": (1, 1)}), narrowing.either_way(conv2d): (narrow, {"padding": (1, 1)}),
+             shallow.kept(conv2d): (first, {"stride": (1, 1), "padding": (1, 1)}),
              depthwise_conv2d: (depthwise, {"padding": (1, 1)}), max_pool2d: (arrays[:1], {}),
              MaxPool2d.side_by_side: (arrays[:1], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
              avg_pool2d: (arrays[:1], {}), batch_norm2d: ([arrays[0], numbers(3, 3), numbers(4, 3)], {})}
 
     def results():
-        for op, (inputs, options) in calls.items():
+        for each, (inputs, options) in calls.items():
             tensors = [Tensor(array, requires_grad=True) for array in inputs]
-            out = op(*tensors, **options)
+            out = each(*tensors, **options)
             out.backward(numbers(5, *out.shape))
             yield from [out.data, *(t.grad for t in tensors)]
 
@@ -314,26 +334,35 @@ def test_blocks_leave_no_picture_out_and_none_is_much_shorter(images, size, room
     assert max(lengths, default=0) - min(lengths, default=0) <= 1
 
 
+def test_blocks_are_longer_for_a_thread_that_shares_its_batch_and_for_no_other():
+    with windows.longer_blocks(), ThreadPoolExecutor(1) as other:
+        assert len(windows.blocks(64, windows.BLOCK)) == 16
+        assert len(other.submit(windows.blocks, 64, windows.BLOCK).result()) == 64
+    assert len(windows.blocks(64, windows.BLOCK)) == 64
+
+
 def test_no_op_changes_its_inputs_or_the_gradient_it_gets():
     x, gain = numbers(0, 2, 3, 6, 6), numbers(1, 3)
-    for op, arrays, options in [(conv2d, [x, numbers(2, 4, 3, 3, 3), numbers(3, 4)], {"padding": (1, 1)}),
+    for each, arrays, options in [(conv2d, [x, numbers(2, 4, 3, 3, 3), numbers(3, 4)], {"padding": (1, 1)}),
                                 (narrowing.either_way(conv2d), [x, numbers(2, 2, 3, 3, 3), numbers(3, 2)], {"padding": (1, 1)}),
+                                (shallow.kept(conv2d), [x, numbers(2, 27, 3, 3, 3), numbers(3, 27)], {"stride": (1, 1), "padding": (1, 1)}),
                                 (depthwise_conv2d, [x, numbers(2, 3, 1, 3, 3)], {}), (max_pool2d, [x], {}), (avg_pool2d, [x], {}),
                                 (MaxPool2d.side_by_side, [x], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
                                 (batch_norm2d, [x, gain, gain], {})]:
         before = [array.copy() for array in arrays]
-        out = op(*[Tensor(array, requires_grad=True) for array in arrays], **options)
+        out = each(*[Tensor(array, requires_grad=True) for array in arrays], **options)
         grad = numbers(4, *out.shape)
         weighting = grad.copy()
         out.backward(grad)
-        assert all((old == new).all() for old, new in zip(before, arrays, strict=True)), op.__name__
-        assert (grad == weighting).all(), op.__name__
+        assert all((old == new).all() for old, new in zip(before, arrays, strict=True)), each.__name__
+        assert (grad == weighting).all(), each.__name__
         last = memory(grad, "last")                             # as it arrives from another layer, when nothing need be copied
-        made = op.derivative(last, op.forward(*arrays, **options), *arrays, **options) if op is not batch_norm2d else ()
+        out = each.forward(*arrays, **options)
+        made = each.derivative(last, out[1] if isinstance(out, tuple) else out, *arrays, **options)
         for part in made if isinstance(made, tuple) else ():
             if callable(part):
                 part()
-        assert (last == weighting).all(), op.__name__
+        assert (last == weighting).all(), each.__name__
 
 
 def test_numbers_moved_out_of_sight_meet_nothing():
@@ -355,6 +384,45 @@ def test_results_lie_channels_last_and_the_next_layer_copies_nothing():
 def test_a_batch_is_turned_round_once():
     _, (x, *_), *_ = Conv2d(3, 4, 3)(numbers(0, 2, 3, 6, 6)).origin
     assert np.shares_memory(windows.channels_last(x.data), x.data)      # what the rule gets needs no copy
+
+
+@pytest.mark.parametrize("wrong", ["forward", "rule of the weight", "rule of the pictures", "no rule"])
+def test_whoever_writes_conv2d_gets_theirs_and_no_cheaper_one(wrong):
+    """The cheaper ways would hide what is wrong with it."""
+    def forward(x, weight, bias=None, *, stride=(1, 1), padding=(0, 0)):
+        return conv2d.forward(x, weight, bias, stride=stride, padding=padding) * (2 if wrong == "forward" else 1)
+
+    def rule(grad, *rest, **options):
+        x, weight, *bias = conv2d.derivative(grad, *rest, **options)
+        of_x = (lambda: 2 * x()) if wrong == "rule of the pictures" else x
+        of_weight = (lambda: 2 * weight()) if wrong == "rule of the weight" else weight
+        return of_x, of_weight, *bias
+
+    theirs = op(forward, "conv2d")
+    if wrong != "no rule":
+        theirs.backward(rule)
+    for shape in ((27, 3, 3, 3), (3, 27, 3, 3), (30, 20, 3, 3)):
+        if wrong != "rule of the pictures" or shape[1] > shallow.FEW:       # with few channels their rule of the pictures is the one asked
+            assert ways.cheapest(theirs, shape, stride=(1, 1), padding=(1, 1)) is theirs
+        assert ways.cheapest(conv2d, shape, stride=(1, 1), padding=(1, 1)) is not conv2d
+
+
+@pytest.mark.parametrize("wrong", ["forward", "ties", "no rule"])
+def test_whoever_writes_max_pool2d_gets_theirs(wrong):
+    def rule(grad, out, x, **options):                          # of equal pixels the last gets all
+        return np.flip(max_pool2d.derivative(*map(np.flip, (grad, out, x)), **options))
+
+    theirs = op(lambda x, **options: max_pool2d.forward(x, **options) + (wrong == "forward"), "max_pool2d")
+    if wrong != "no rule":
+        theirs.backward(rule if wrong == "ties" else max_pool2d.derivative)
+    assert ways.same_pooling(max_pool2d, MaxPool2d.side_by_side)
+    assert ways.same_pooling(theirs, MaxPool2d.side_by_side) is False
+
+    class Theirs(MaxPool2d):
+        function = theirs
+
+    made = Theirs(2)(Tensor(numbers(0, 2, 3, 6, 6), requires_grad=True))
+    assert made.origin[0] is theirs
 
 
 def test_the_gradient_of_pictures_is_not_made_unless_wanted():

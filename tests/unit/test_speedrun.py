@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytorch import experiments, parallel, randomness, speedrun
+from tinytorch import experiments, randomness, speedrun
 from tinytorch.core.layers import Linear, Module
 from tinytorch.core.optimizers import SGD
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor
+from tinytorch.fast import parallel
 
 RECIPES = Path(__file__).parents[2] / "course" / "recipes"
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import batches, blas, modelfiles, progress, randomness, runs
+from tinytorch import batches, modelfiles, progress, randomness, runs
 from tinytorch.core import training
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import BatchNorm1d, Dropout, Linear, Module, Sequential
@@ -48,6 +48,7 @@ from tinytorch.core.training import (
     take_step,
 )
 from tinytorch.data import digits
+from tinytorch.fast import blas
 
 REPO = Path(__file__).parents[2]
 patient = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -137,7 +138,7 @@ def test_a_trainer_does_the_same_steps_as_a_loop_by_hand():
 
 
 def test_two_threads_learn_what_one_learns(monkeypatch):
-    monkeypatch.setattr("tinytorch.parallel.ALONE", 0)          # share small batches, too
+    monkeypatch.setattr("tinytorch.fast.parallel.ALONE", 0)          # share small batches, too
     histories = [trainer(threads=threads).fit(some(), UNSEEN, epochs=3, quiet=True) for threads in (1, 2)]
     np.testing.assert_allclose(histories[0]["val_loss"], histories[1]["val_loss"], rtol=1e-3)
     with pytest.raises(ValueError, match="threads=0"):
@@ -369,7 +370,7 @@ def long_trainer(threads=1):
 @pytest.mark.parametrize("save_best", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, save_best, threads, monkeypatch):
-    monkeypatch.setattr("tinytorch.parallel.ALONE", 0)
+    monkeypatch.setattr("tinytorch.fast.parallel.ALONE", 0)
     options = {"epochs": 6, "save_best": save_best, "patience": 5, "quiet": True}
     whole = long_trainer(threads)
     want = whole.fit(some(), UNSEEN, checkpoint_path=tmp_path / "whole.pkl", **options)

@@ -3,7 +3,7 @@
 """Optimizers: which way a parameter moves; schedules: how far, and when."""
 import math
 import numpy as np
-from tinytorch.inplace import in_place
+from tinytorch.fast.inplace import in_place
 from tinytorch.stepping import Schedule, Stepper, between
 
 

@@ -46,7 +46,7 @@ print("backward comes from", module_06.__file__)
 """Optimizers: which way a parameter moves; schedules: how far, and when."""
 import math
 import numpy as np
-from tinytorch.inplace import in_place
+from tinytorch.fast.inplace import in_place
 from tinytorch.stepping import Schedule, Stepper, between
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}

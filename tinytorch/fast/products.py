@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.blas import get_blas_threads, kernels
+from tinytorch.fast.blas import get_blas_threads, kernels
 
 LARGE = 1 << 18         # numbers in a weight from which its reading is what costs
 FEW = 32 if kernels() in ("skylakex", "cooperlake", "sapphirerapids") else 1        # rows up to which pieces are faster

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch import products
 from tinytorch.core.tensor import matmul
+from tinytorch.fast import products
 from tinytorch.graphs import NOTHING
 
 LARGE = 1 << 20         # numbers in a weight from which meeting, some 0.2 ms for a step, costs less than it saves

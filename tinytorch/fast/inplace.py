@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.blas import axpby
+from tinytorch.fast.blas import address, axpby
 
-BLOCK = 1 << 17         # numbers to work on at a time: with one array on the way instead of eight, four times as many as `stepping` has
+WHOLE = 1 << 17         # numbers that are not cut into blocks: four times as many as `stepping` has, with one array on the way, not eight
 LARGEST = 1 << 18       # numbers in the place that a thread keeps; a rule that is given more makes one for this call
 FEW = 1 << 13           # numbers below which asking for addresses takes longer than walking over memory three times
 _own = threading.local()
@@ -36,7 +36,7 @@ def mix(y: np.ndarray, b: float, x: np.ndarray, a: float, room: np.ndarray) -> N
     """y = b y + a x, in place; what `room`, an array like y, holds may be lost."""
     walk = axpby() if y.size >= FEW and y.dtype == x.dtype == np.float32 and y.flags.c_contiguous and x.flags.c_contiguous else None
     if walk:
-        walk(y.size, a, x.ctypes.data, 1, b, y.ctypes.data, 1)
+        walk(y.size, a, address(x), 1, b, address(y), 1)
         return
     np.multiply(x, a, out=room)
     if b != 1:
@@ -73,7 +73,7 @@ def in_place(kind: Any) -> None:
         adam(p, grad + weight_decay * p if weight_decay else grad, *kept, lr=lr, **options)
 
     if _agree(kind, plain, update):
-        kind.update, kind.block = update, BLOCK
+        kind.update, kind.whole = update, WHOLE
 
 
 def _agree(kind: Any, plain: Any, update: Any) -> bool:

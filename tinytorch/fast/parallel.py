@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.blas import blas_threads, get_blas_threads, set_blas_threads, usable_cpus
 from tinytorch.core.tensor import Tensor
-from tinytorch.meeting import LARGE, Meeting, Parted
+from tinytorch.fast.blas import blas_threads, get_blas_threads, set_blas_threads, usable_cpus
+from tinytorch.fast.meeting import LARGE, Meeting, Parted
+from tinytorch.windows import longer_blocks
 
 __all__ = ["DataParallel", "Team", "blas_threads", "cut", "data_parallel", "get_blas_threads", "set_blas_threads", "team",
            "usable_cpus", "use_threads"]
@@ -120,7 +121,7 @@ class DataParallel:
         def work(number: int, model: Any, part: slice) -> tuple[float, np.ndarray]:
             share = len(x[part]) / len(x)
             weighed = loss if share == 1 else lambda scores, targets: loss(scores, targets) * share
-            with meeting.seat(number):
+            with meeting.seat(number), longer_blocks() if copies else contextlib.nullcontext():
                 return self.gradients(model, weighed, Tensor(x[part]), y[part])
 
         with blas_threads(1):

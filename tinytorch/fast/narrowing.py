@@ -12,8 +12,8 @@ import functools
 
 import numpy as np
 
-from tinytorch.blas import add_product
 from tinytorch.core.tensor import op
+from tinytorch.fast.blas import add_product
 from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, pad, places, windows
 
 
@@ -54,15 +54,15 @@ def overlap(length, move, size):
 def either_way(conv):
     """An op that gives what `conv`, the op conv2d, gives for stride (1, 1): by conv itself where its way is cheaper, else in here."""
 
-    def forward(x, weight, bias=None, *, padding):
+    def forward(x, weight, bias=None, *, stride=(1, 1), padding):
         filters, channels, *kernel = weight.shape
         if channels <= filters:
-            return conv.forward(x, weight, bias, padding=padding)
+            return conv.forward(x, weight, bias, stride=stride, padding=padding)
         places(x.shape[2:], kernel, (1, 1), padding)            # ValueError for a kernel larger than the picture
         out = laid_down(channels_last(x), weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0), full(kernel, padding))
         return channels_first(out if bias is None else np.add(out, bias, out=out))
 
-    def rule(grad, out, x, weight, bias=None, *, padding):
+    def rule(grad, out, x, weight, bias=None, *, stride=(1, 1), padding):
         """As conv's, with the pictures' gradient as a convolution."""
         filters, channels, *kernel = weight.shape
         rim = full(kernel, padding)
@@ -79,7 +79,7 @@ def either_way(conv):
             return np.ascontiguousarray(total.reshape(*kernel, filters, channels)[::-1, ::-1].transpose(2, 3, 0, 1))
 
         if channels <= filters:
-            _, *others = conv.derivative(grad, out, x, weight, bias, padding=padding)
+            _, *others = conv.derivative(grad, out, x, weight, bias, stride=stride, padding=padding)
             return for_x, *others
         gradients = for_x, for_weight, lambda: channel_sums(channels_last(grad).reshape(-1, filters))
         return gradients if bias is not None else gradients[:2]
