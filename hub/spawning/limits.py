@@ -52,7 +52,9 @@ class Group:
                     if (folder / file).exists():       # swap accounting is often switched off
                         (folder / file).write_text(str(value))
         except OSError:
-            self.remove()
+            for folder in self.folders:                # none that holds a process, and none of another user
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             return False
         return True
 

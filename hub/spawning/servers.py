@@ -27,7 +27,7 @@ class Record:
     inner_pid: int = 0                            # the sandbox's first process: when it ends, all in the sandbox ends
     inner_started: str = ""
     edition: str = ""                             # its copy of the student edition
-    group: str = ""                               # its cgroup, whether or not there is one
+    group: str = ""                               # its cgroup, where one could be made
 
     @property
     def root(self) -> Process:

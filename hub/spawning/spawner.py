@@ -44,6 +44,7 @@ class ClassServer(class_server.ClassServer):
     port: Any                                     # a trait of Spawner
     edition = paths.STUDENT_EDITION               # while it starts and runs: a copy that no build replaces
     process: subprocess.Popen | None = None       # only while this hub started it
+    grouped = False                               # whether its cgroup is its own: one of that name may be somebody else's
     log_start = 0                                 # where this start's part of the log begins
 
     # ------------------------------------------------------------------------------------------ who and where
@@ -66,7 +67,7 @@ class ClassServer(class_server.ClassServer):
     # ------------------------------------------------------------------------------------------ what is run
     @property
     def rlimits(self) -> dict[str, int]:
-        return limits.of_each_process(self.class_.limits, self.group.exists, self.isolated)
+        return limits.of_each_process(self.class_.limits, self.grouped, self.isolated)
 
     @property
     def references_folder(self) -> str:
@@ -112,14 +113,14 @@ class ClassServer(class_server.ClassServer):
         self.edition = snapshot.take(servers.read(file).edition for file in servers.files())
         home = homes.prepare(self.user.name, self.name, class_.title, self.staff)
         self.port = self.port or random_port()
-        limited = self.group.make(class_.limits)
+        self.grouped = self.group.make(class_.limits)
         env = self.get_env()
         argv = self.command(env)
         self.step = (20, "Starting JupyterLab")
         with self.opened_log() as log:
             self.process = subprocess.Popen(
                 argv, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=self.group.entry() if limited else None)
+                preexec_fn=self.group.entry() if self.grouped else None)
         self.remember()
 
     @contextlib.contextmanager
@@ -167,7 +168,7 @@ class ClassServer(class_server.ClassServer):
             root = processes.identify(self.process.pid)
             below = processes.tree(root)[1:2] if self.isolated else []
             inner = (below[0].pid, below[0].started) if below else (0, "")
-            servers.write(self.file, Record(root.pid, root.started, *inner, self.edition.name, self.group.name))
+            servers.write(self.file, Record(root.pid, root.started, *inner, self.edition.name, self.group.name if self.grouped else ""))
 
     async def poll(self) -> int | None:
         """None while it runs, its exit code (0 where that is not known) when it does not."""

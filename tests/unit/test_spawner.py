@@ -460,6 +460,24 @@ def test_a_cgroup_bounds_a_server_and_all_it_starts():
     assert not group.exists
 
 
+def test_a_server_has_limits_of_its_own_where_its_cgroup_is_somebody_elses(trial, started, tmp_path, monkeypatch):
+    """Left by another user's site, say, which had the same port."""
+    monkeypatch.setattr(limits, "CGROUP", tmp_path / "cgroup")
+    server = student_server.make()
+    for folder in server.group.folders:
+        folder.mkdir(parents=True)
+        (folder / "cgroup.procs").touch()
+        for file in ("memory.limit_in_bytes", "pids.max", "cpu.cfs_period_us"):
+            (folder / file).mkdir()                           # nobody can write to it, root neither
+    assert server.group.exists
+    trial('(home / "limits.json").write_text(os.environ["TINYTORCH_RLIMITS"])')
+    started(server)
+    told = json.loads((paths.home("alice", "ml101") / "limits.json").read_text())
+    assert told["DATA"] == server.class_.limits.memory_mb * 2**20
+    assert servers.read(server.file).group == ""
+    assert server.group.exists
+
+
 # --------------------------------------------------------------------------------------------- processes
 def test_a_process_is_known_by_its_start():
     child = subprocess.Popen(["sleep", "60"])
