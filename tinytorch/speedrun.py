@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch import modelfiles, performance, randomness, runs
+from tinytorch import modelfiles, performance, randomness
 from tinytorch.core.activations import ReLU
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.dataloader import Compose, DataLoader, Dataset, Normalize, RandomCrop, ToFloat
@@ -28,8 +28,9 @@ from tinytorch.core.training import loss_and_gradients, take_step
 from tinytorch.datasets import CIFAR10_CLASSES
 from tinytorch.experiments import register
 from tinytorch.fast.parallel import blas_threads, cut, data_parallel, team
-from tinytorch.stepping import Schedule
-from tinytorch.windows import windows
+from tinytorch.given import runs
+from tinytorch.given.stepping import Schedule
+from tinytorch.given.windows import windows
 
 KEPT = "best.last.tt"         # in the experiment's folder: what an interrupted run goes on from
 

@@ -30,7 +30,7 @@ from autograder.exam.words import ANSWER, ASK, DONE, FORGED
 
 WRITTEN = "the notebook's code wrote into an array that this test gave it, so its result cannot be compared: work on a copy"
 ASSIGNMENTS = 4                                              # how many are kept compiled
-OURS = ("tinytorch.data", "tinytorch.checking", "tinytorch.gradcheck", "tinytorch.memory")     # what judges, measures or holds data
+OURS = ("tinytorch.data", "tinytorch.testing")            # what holds data, and what judges or measures
 
 
 class Names(dict):

@@ -6,7 +6,6 @@ import numpy as np
 
 from course.checkpoints.support import agree, fast, values
 from tinytorch import randomness
-from tinytorch.checking import refuses
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import (
     BatchNorm1d,
@@ -26,6 +25,7 @@ from tinytorch.core.layers import (
     walk,
 )
 from tinytorch.core.tensor import Tensor
+from tinytorch.testing.checking import refuses
 
 
 def draw(shape, seed=0):

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from course.checkpoints.support import agree, fast, values
-from tinytorch.checking import refuses
 from tinytorch.core.activations import ReLU, softmax
 from tinytorch.core.layers import Linear, Sequential
 from tinytorch.core.losses import (
@@ -24,6 +23,7 @@ from tinytorch.core.losses import (
 )
 from tinytorch.core.tensor import Tensor
 from tinytorch.data import digits
+from tinytorch.testing.checking import refuses
 
 
 def draw(shape, seed=0):

@@ -3,7 +3,6 @@
 import numpy as np
 
 from course.checkpoints.support import agree, fast, refused, values
-from tinytorch.batches import Batches
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import BatchNorm1d, Flatten, LayerNorm, Linear, Sequential, normalize
 from tinytorch.core.losses import CrossEntropyLoss
@@ -12,6 +11,7 @@ from tinytorch.core.spatial import BatchNorm2d, Conv2d, GlobalMaxPool2d, batch_n
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import Accuracy, Trainer, evaluate_model
 from tinytorch.data import digits
+from tinytorch.given.batches import Batches
 from tinytorch.randomness import manual_seed
 
 EPS = 1e-5

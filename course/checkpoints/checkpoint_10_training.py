@@ -8,7 +8,6 @@ import numpy as np
 
 from course.checkpoints.support import agree, fast, refused
 from tinytorch import randomness
-from tinytorch.batches import Batches
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import Dropout, Linear, Module, Sequential
 from tinytorch.core.losses import CrossEntropyLoss
@@ -30,6 +29,7 @@ from tinytorch.core.training import (
     train_epoch,
 )
 from tinytorch.data import digits
+from tinytorch.given.batches import Batches
 
 IMAGES, Y = digits()
 X = IMAGES.reshape(-1, 64)

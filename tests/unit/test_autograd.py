@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, basic_indices, mutually_broadcastable_shapes
 
 from tests.need import need
-from tinytorch import graphs, randomness
+from tinytorch import randomness
 from tinytorch.core import activations, autograd, layers, losses, tensor
 from tinytorch.core.autograd import backward, no_grad, outputs_first, unbroadcast
 from tinytorch.core.layers import Linear, Parameter, Sequential
 from tinytorch.core.tensor import Tensor, op
 from tinytorch.data import digits
-from tinytorch.gradcheck import check_gradient, check_rule, gradients_of
+from tinytorch.given import graphs
+from tinytorch.testing.gradcheck import check_gradient, check_rule, gradients_of
 
 SIZES = {"min_side": 0, "max_side": 4}
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=40)

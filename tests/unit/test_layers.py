@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests.need import need
-from tinytorch import checking, modules, randomness
+from tinytorch import randomness
 from tinytorch.core import dense, layers, networks
 from tinytorch.core.activations import ReLU, Softmax
 from tinytorch.core.layers import (
@@ -34,6 +34,8 @@ from tinytorch.core.layers import (
     walk,
 )
 from tinytorch.core.tensor import Tensor
+from tinytorch.given import modules
+from tinytorch.testing import checking
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)      # the machine may be busy
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests.need import need
-from tinytorch import performance, stepping
+from tinytorch import performance
 from tinytorch.core.optimizers import SGD, Adam, AdamW, CosineLR, OneCycleLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
 from tinytorch.core.tensor import Tensor
 from tinytorch.fast import inplace, parallel
 from tinytorch.fast.inplace import in_place
-from tinytorch.memory import peak_bytes
-from tinytorch.stepping import Schedule, Stepper, in_blocks
+from tinytorch.given import stepping
+from tinytorch.given.stepping import Schedule, Stepper, in_blocks
+from tinytorch.testing.memory import peak_bytes
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])      # the machine may be busy
 SHAPES = array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

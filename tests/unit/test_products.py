@@ -14,7 +14,7 @@ from tinytorch.core import autograd  # noqa: F401   (with it matmul has its rule
 from tinytorch.core.tensor import Tensor, matmul
 from tinytorch.fast import blas, products
 from tinytorch.fast.blas import blas_threads, get_blas_threads
-from tinytorch.memory import peak_bytes
+from tinytorch.testing.memory import peak_bytes
 
 
 def numbers(seed, *shape):

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import windows
 from tinytorch.core import cnn, spatial
 from tinytorch.core.activations import ReLU
 from tinytorch.core.autograd import no_grad
@@ -35,6 +34,7 @@ from tinytorch.core.spatial import (
 )
 from tinytorch.core.tensor import Tensor, op
 from tinytorch.fast import narrowing, shallow, ways
+from tinytorch.given import windows
 
 patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 side = st.integers(1, 3)

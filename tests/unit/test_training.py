@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.need import need
-from tinytorch import batches, modelfiles, progress, randomness, runs
+from tinytorch import modelfiles, progress, randomness
 from tinytorch.core import training
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import BatchNorm1d, Dropout, Linear, Module, Sequential
@@ -49,6 +49,7 @@ from tinytorch.core.training import (
 )
 from tinytorch.data import digits
 from tinytorch.fast import blas
+from tinytorch.given import batches, runs
 
 REPO = Path(__file__).parents[2]
 patient = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])

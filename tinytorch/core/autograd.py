@@ -8,8 +8,8 @@ import numpy as np
 from tinytorch.core.activations import relu, tanh
 from tinytorch.core.tensor import div, matmul, mul, op
 from tinytorch.core.utils import broadcast_shape, sum_to_shape
-from tinytorch.graphs import first_gradient, input_gradients, inputs_of, total
-from tinytorch.rules import as_rows     # and with it the rules that are given
+from tinytorch.given.graphs import first_gradient, input_gradients, inputs_of, total
+from tinytorch.given.rules import as_rows     # and with it the rules that are given
 
 
 @mul.backward

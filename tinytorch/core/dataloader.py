@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tinytorch.core.tensor import Tensor
 from tinytorch.datasets import CIFAR10_CLASSES, Pictures, cifar10_bytes, download_cifar10, download_mnist, mnist_arrays  # noqa: F401
-from tinytorch.loading import BatchPlan
-from tinytorch.transforms import Compose, Cutout, Normalize, ToFloat, chance
+from tinytorch.given.loading import BatchPlan
+from tinytorch.given.transforms import Compose, Cutout, Normalize, ToFloat, chance
 
 
 def parse_cifar10(raw):

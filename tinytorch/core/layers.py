@@ -4,7 +4,7 @@
 import numpy as np
 from tinytorch import randomness
 from tinytorch.core.tensor import Tensor, as_float32, op
-from tinytorch.modules import check_features, describe, inside, linear_misfit, uniform_fan_in, xavier_uniform  # noqa: F401
+from tinytorch.given.modules import check_features, describe, inside, linear_misfit, uniform_fan_in, xavier_uniform  # noqa: F401
 
 
 def he_normal(fan_in, shape):

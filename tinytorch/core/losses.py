@@ -5,7 +5,7 @@ import numpy as np
 from tinytorch.core.activations import sigmoid
 from tinytorch.core.layers import as_tensor
 from tinytorch.core.tensor import as_float32, op
-from tinytorch.modules import check_labels
+from tinytorch.given.modules import check_labels
 
 
 def same_shape(loss, predictions, targets):

@@ -4,7 +4,7 @@
 import math
 import numpy as np
 from tinytorch.fast.inplace import in_place
-from tinytorch.stepping import Schedule, Stepper, between
+from tinytorch.given.stepping import Schedule, Stepper, between
 
 
 class Optimizer(Stepper):

@@ -4,11 +4,12 @@
 import numpy as np
 from tinytorch.core.layers import BatchNorm, Module, Parameter, as_tensor, he_normal
 from tinytorch.core.tensor import op
-from tinytorch.modules import check_features
-from tinytorch.vision import (  # noqa: F401
+from tinytorch.fast.pooling import largest_side_by_side
+from tinytorch.given.modules import check_features
+from tinytorch.given.vision import (  # noqa: F401
     GlobalAvgPool2d, GlobalMaxPool2d, Pool2d, avg_pool2d, batch_norm2d_rule, check_groups, depthwise_conv2d, describe_conv,
-    in_groups, largest_side_by_side, pictures)
-from tinytorch.windows import (
+    in_groups, pictures)
+from tinytorch.given.windows import (
     blocks, channel_moments, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts, windows)
 
 

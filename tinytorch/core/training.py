@@ -3,15 +3,15 @@
 """Training: steps make an epoch, epochs make a run, and data that was not learned from says when to stop."""
 import math
 import numpy as np
-from tinytorch.batches import Batches
+from tinytorch.given.batches import Batches
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MAELoss, MSELoss  # noqa: F401
 from tinytorch.core.optimizers import clip_grad_norm
 from tinytorch.core.tensor import Tensor
-from tinytorch.metrics import Accuracy, matrix_metrics
+from tinytorch.given.metrics import Accuracy, matrix_metrics
 from tinytorch.modelfiles import load_model, save_model  # noqa: F401
 from tinytorch.plots import plot_confusion_matrix, plot_training_history
-from tinytorch.runs import Run, checked, step_function
+from tinytorch.given.runs import Run, checked, step_function
 
 
 def loss_and_gradients(model, loss, x, y):

@@ -16,9 +16,9 @@ import numpy as np
 
 import tinytorch
 from tinytorch import randomness
-from tinytorch.batches import as_labels, classes_of
 from tinytorch.experiments.components import Component, ConfigError, class_names
 from tinytorch.experiments.configuration import as_json, as_plain, changed, parse, source
+from tinytorch.given.batches import as_labels, classes_of
 
 MOST_CLASSES = 100          # of a confusion matrix: more is nothing to look at
 

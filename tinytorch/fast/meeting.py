@@ -18,7 +18,7 @@ import numpy as np
 
 from tinytorch.core.tensor import matmul
 from tinytorch.fast import products
-from tinytorch.graphs import NOTHING
+from tinytorch.given.graphs import NOTHING
 
 LARGE = 1 << 20         # numbers in a weight from which meeting, some 0.2 ms for a step, costs less than it saves
 _own = threading.local()

@@ -5,7 +5,7 @@ more channels than filters it is cheaper to multiply each pixel by all cells of 
 where they belong. A gradient of pictures is such a case for every layer that has more filters than channels: it is a convolution of
 what arrives by the filters turned by half a circle.
 
-Pictures are channels last in here, as in `tinytorch.windows`; the kernel moves by one pixel.
+Pictures are channels last in here, as in `tinytorch.given.windows`; the kernel moves by one pixel.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinytorch.core.tensor import op
 from tinytorch.fast.blas import add_product
-from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, pad, places, windows
+from tinytorch.given.windows import blocks, channel_sums, channels_first, channels_last, pad, places, windows
 
 
 def laid_down(pixels, cells, rim):

@@ -26,7 +26,7 @@ import numpy as np
 from tinytorch.core.tensor import Tensor
 from tinytorch.fast.blas import blas_threads, get_blas_threads, set_blas_threads, usable_cpus
 from tinytorch.fast.meeting import LARGE, Meeting, Parted
-from tinytorch.windows import longer_blocks
+from tinytorch.given.windows import longer_blocks
 
 __all__ = ["DataParallel", "Team", "blas_threads", "cut", "data_parallel", "get_blas_threads", "set_blas_threads", "team",
            "usable_cpus", "use_threads"]

@@ -4,7 +4,7 @@ Where a window holds no more numbers than there are filters, all windows take no
 gradient of the weight instead of made again. Standing in columns, they are pictures moved by a few pixels, copied in runs as long as
 a line. And one more row, of ones, adds the bias in the same product, and the gradient of the bias comes with that of the weight.
 
-Pictures are (N, C, H, W) in here, in memory, too; the result has its channels last, as in `tinytorch.windows`.
+Pictures are (N, C, H, W) in here, in memory, too; the result has its channels last, as in `tinytorch.given.windows`.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 
 from tinytorch.core.tensor import op
 from tinytorch.fast.blas import add_product
-from tinytorch.windows import blocks, channels_first, channels_last, pad, places
+from tinytorch.given.windows import blocks, channels_first, channels_last, pad, places
 
 FEW = 4         # channels; with more, a window is a few long runs of memory where the channels lie side by side
 

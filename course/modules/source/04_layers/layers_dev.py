@@ -29,7 +29,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import tinytorch.core.activations as module_03
 import tinytorch.core.tensor as module_02
-from tinytorch.checking import needs, refuses, same
+from tinytorch.testing.checking import needs, refuses, same
 from tinytorch.core.activations import ReLU
 from tinytorch.core.utils import best_ms
 from tinytorch.data import digits
@@ -44,7 +44,7 @@ print("Tensor and ReLU come from", module_02.__file__, "and", module_03.__file__
 import numpy as np
 from tinytorch import randomness
 from tinytorch.core.tensor import Tensor, as_float32, op
-from tinytorch.modules import check_features, describe, inside, linear_misfit, uniform_fan_in, xavier_uniform  # noqa: F401
+from tinytorch.given.modules import check_features, describe, inside, linear_misfit, uniform_fan_in, xavier_uniform  # noqa: F401
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Three questions before you start. Answer first, then unfold.

@@ -27,12 +27,12 @@
 import matplotlib.pyplot as plt
 import tinytorch.core.activations as module_03
 import tinytorch.core.layers as module_04
-from tinytorch.checking import needs, refuses, same
+from tinytorch.testing.checking import needs, refuses, same
 from tinytorch.core.activations import softmax
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.utils import best_ms
 from tinytorch.data import digits
-from tinytorch.memory import peak_bytes
+from tinytorch.testing.memory import peak_bytes
 
 needs("03", module_03, "softmax([0, 0]) is [0.5, 0.5]", lambda: module_03.softmax([0, 0]).data.tolist() == [0.5, 0.5])
 needs("03", module_03, "sigmoid([0]) is [0.5]", lambda: module_03.sigmoid([0]).data.tolist() == [0.5])
@@ -46,7 +46,7 @@ import numpy as np
 from tinytorch.core.activations import sigmoid
 from tinytorch.core.layers import as_tensor
 from tinytorch.core.tensor import as_float32, op
-from tinytorch.modules import check_labels
+from tinytorch.given.modules import check_labels
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Three questions before you start. Answer first, then unfold.

@@ -49,8 +49,8 @@ def doublings(n):
 from tinytorch.core import layers as module_04, losses as module_05, utils as module_01
 from tinytorch.core.tensor import Tensor, concat, op
 from tinytorch.data import digits
-from tinytorch.gradcheck import check_gradient, check_rule, gradients_of
-from tinytorch.memory import memory_of
+from tinytorch.testing.gradcheck import check_gradient, check_rule, gradients_of
+from tinytorch.testing.memory import memory_of
 
 needed = {"sum_to_shape sums": (module_01, lambda: module_01.sum_to_shape(np.ones((2, 3)), (3,)).tolist() == [2, 2, 2]),
           "Linear(3, 2) makes 2 of 3": (module_04, lambda: module_04.Linear(3, 2)(np.ones((4, 3))).shape == (4, 2)),
@@ -71,8 +71,8 @@ import numpy as np
 from tinytorch.core.activations import relu, tanh
 from tinytorch.core.tensor import div, matmul, mul, op
 from tinytorch.core.utils import broadcast_shape, sum_to_shape
-from tinytorch.graphs import first_gradient, input_gradients, inputs_of, total
-from tinytorch.rules import as_rows     # and with it the rules that are given
+from tinytorch.given.graphs import first_gradient, input_gradients, inputs_of, total
+from tinytorch.given.rules import as_rows     # and with it the rules that are given
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Three questions before you start. Answer first, then unfold.
@@ -359,7 +359,7 @@ test_matmul_memory(100, 2, 90, 80)
 # made. The obvious walk: a tensor that gets a gradient adds it to its total and passes it on at once, by the rule.
 
 # %% nbgrader={"grade": false, "grade_id": "graph-see", "locked": true, "schema_version": 3, "solution": false, "task": false}
-from tinytorch.graphs import draw
+from tinytorch.given.graphs import draw
 
 def by_paths(t, grad, totals):
     """Add grad to t's total and pass it on, to each input and so on, to the leaves."""

@@ -27,7 +27,7 @@
 import matplotlib.pyplot as plt
 import tinytorch.core.autograd as module_06
 import tinytorch.core.layers as module_04
-from tinytorch.checking import needs
+from tinytorch.testing.checking import needs
 from tinytorch.core.activations import ReLU
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.tensor import Tensor
@@ -47,7 +47,7 @@ print("backward comes from", module_06.__file__)
 import math
 import numpy as np
 from tinytorch.fast.inplace import in_place
-from tinytorch.stepping import Schedule, Stepper, between
+from tinytorch.given.stepping import Schedule, Stepper, between
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Three questions before you start. Answer first, then unfold.
@@ -460,8 +460,8 @@ assert guess_bytes > 0, f"expected any positive number, got {guess_bytes}: a wro
 # %% nbgrader={"grade": false, "grade_id": "bytes-measure", "locked": true, "schema_version": 3, "solution": false, "task": false}
 from timeit import repeat
 from tinytorch.core.tensor import held_bytes
-from tinytorch.memory import peak_bytes
-from tinytorch.stepping import in_blocks
+from tinytorch.testing.memory import peak_bytes
+from tinytorch.given.stepping import in_blocks
 
 weights = Tensor(np.random.default_rng(0).normal(size=(1000, 1000)), requires_grad=True)
 for name, make in [("SGD", SGD), ("momentum", lambda p: SGD(p, momentum=0.9)), ("Adam", Adam)]:

@@ -26,7 +26,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from tinytorch import randomness
-from tinytorch.checking import needs, same
+from tinytorch.testing.checking import needs, same
 from tinytorch.core import layers, losses, optimizers
 from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import Dropout, Linear, Sequential
@@ -55,15 +55,15 @@ needs("07", optimizers, "cross-entropy (05), backward() (06) and SGD move the we
 """Training: steps make an epoch, epochs make a run, and data that was not learned from says when to stop."""
 import math
 import numpy as np
-from tinytorch.batches import Batches
+from tinytorch.given.batches import Batches
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MAELoss, MSELoss  # noqa: F401
 from tinytorch.core.optimizers import clip_grad_norm
 from tinytorch.core.tensor import Tensor
-from tinytorch.metrics import Accuracy, matrix_metrics
+from tinytorch.given.metrics import Accuracy, matrix_metrics
 from tinytorch.modelfiles import load_model, save_model  # noqa: F401
 from tinytorch.plots import plot_confusion_matrix, plot_training_history
-from tinytorch.runs import Run, checked, step_function
+from tinytorch.given.runs import Run, checked, step_function
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # Three questions before you start. Answer first, then unfold.

@@ -26,10 +26,10 @@
 # %% nbgrader={"grade": false, "grade_id": "prerequisites", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import matplotlib.pyplot as plt
 import numpy as np
-from tinytorch.checking import needs, same
+from tinytorch.testing.checking import needs, same
 from tinytorch.core import activations, layers, losses, optimizers
 from tinytorch.core.tensor import Tensor
-from tinytorch.gradcheck import check_rule
+from tinytorch.testing.gradcheck import check_rule
 
 def drawn(seed, *shapes):
     """An array of float32 numbers for each shape, the same ones for the same seed."""
@@ -53,11 +53,12 @@ needs("07", optimizers, "300 steps of Adam teach a Linear layer to tell two poin
 import numpy as np
 from tinytorch.core.layers import BatchNorm, Module, Parameter, as_tensor, he_normal
 from tinytorch.core.tensor import op
-from tinytorch.modules import check_features
-from tinytorch.vision import (  # noqa: F401
+from tinytorch.fast.pooling import largest_side_by_side
+from tinytorch.given.modules import check_features
+from tinytorch.given.vision import (  # noqa: F401
     GlobalAvgPool2d, GlobalMaxPool2d, Pool2d, avg_pool2d, batch_norm2d_rule, check_groups, depthwise_conv2d, describe_conv,
-    in_groups, largest_side_by_side, pictures)
-from tinytorch.windows import (
+    in_groups, pictures)
+from tinytorch.given.windows import (
     blocks, channel_moments, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts, windows)
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "recall", "locked": true, "schema_version": 3, "solution": false, "task": false}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.batches import as_labels, classes_of
+from tinytorch.given.batches import as_labels, classes_of
 
 
 def labels_for(scores: np.ndarray, y: Any) -> np.ndarray:

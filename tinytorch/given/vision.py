@@ -1,17 +1,16 @@
 """Given parts of module 09: the kernels that repeat its ideas (one filter per channel, the mean of a window), the rules of batch
 normalisation and of pooling side by side, groups, and the words in which a wrong input is refused.
 
-Pictures are (N, C, H, W) outside and channels last inside, as in `tinytorch.windows`.
+Pictures are (N, C, H, W) outside and channels last inside, as in `tinytorch.given.windows`.
 """
 
-import functools
 
 import numpy as np
 
 from tinytorch.core.layers import Module, as_tensor
 from tinytorch.core.tensor import Tensor, concat, op
 from tinytorch.fast import shallow, ways
-from tinytorch.windows import blocks, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts
+from tinytorch.given.windows import blocks, channel_sums, channels_first, channels_last, crop, pad, pair, places, shifts
 
 
 def pictures(x, channels=None):
@@ -85,30 +84,6 @@ class Pool2d(Module):
 
     def extra_repr(self):
         return f"{self.kernel}, stride={self.stride}, padding={self.padding}"
-
-
-@functools.cache
-def largest_side_by_side(pool):
-    """An op that gives what `pool`, the op max_pool2d, gives, with a rule that writes each pixel once: it is in one window only."""
-    def rule(grad, out, x, *, kernel, stride, padding):
-        x, out, grad = channels_last(x), channels_last(out), channels_last(grad)
-        gx, (height, width) = np.empty_like(x), (kernel[0] * out.shape[1], kernel[1] * out.shape[2])
-        gx[:, height:], gx[:, :, width:] = 0, 0                 # what no whole window covers
-        *cells, last = [under for _, under in shifts(kernel, stride, out.shape[1:3])]
-        for part in blocks(len(x), 2, *x.shape[1:]):            # two, for x and gx; all else is as long as one cell of them
-            left = grad[part].copy()
-            share = np.empty_like(left)
-            for under in cells:                                 # the first of equal pixels gets all
-                np.equal(x[part][under], out[part], out=share)  # 0 and 1 as floats, since products of two types are slow
-                share *= left
-                left -= share
-                gx[part][under] = share
-            gx[part][last] = left                               # it has an owner, and nobody else is left
-        return channels_first(gx)
-
-    made = op(pool.forward, pool.__name__)
-    made.backward(rule)
-    return made
 
 
 class GlobalAvgPool2d(Module):
