@@ -3,7 +3,7 @@
 import importlib
 import math
 import os
-import time
+import resource
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +142,12 @@ def fast(ours: Callable[[], object], plain: Callable[[], object], what: str, tim
 
 def _cpu_seconds(function: Callable[[], object]) -> float:
     """CPU time, not wall time: a busy machine must not fail a checkpoint."""
-    before = time.process_time()
+    before = _cpu_clock()
     function()
-    return time.process_time() - before
+    return _cpu_clock() - before
+
+
+def _cpu_clock() -> float:
+    """Where CPU time is limited, as in a sandbox, Linux lets `time.process_time` go in steps of 4 ms; what is accounted does not."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -285,3 +285,26 @@ def test_every_mutant_of_a_part_is_noticed(number, piece, template, tmp_path):
     slow = [m for m in slowed(text, TIMED[number]) if m[0].split(" ")[0] in TIMED[number]]
     assert slow or not {name.partition(".derivative")[0] for name in TIMED[number]} & set(names)
     assert survivors(template, number, slow, tmp_path, last_first=True, piece=piece) == []
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+from course.checkpoints import support
+some, often = (lambda: sum(range(10_000))), (lambda: [sum(range(10_000)) for _ in range(30)])
+print(sum(support._cpu_seconds(some) == 0 for _ in range(200)))
+support.fast(some, some, "the same", times=3)
+try:
+    support.fast(often, some, "thirty times the same", times=3)
+except AssertionError as error:
+    print(error)
+"""
+
+
+def test_work_is_timed_where_cpu_time_is_limited():
+    """As it is in a sandbox, where Linux counts a process's CPU time in ticks: short work took none, and everything was too slow."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    none, said = done.stdout.splitlines()
+    assert none == "0"
+    assert said.startswith("thirty times the same took")
