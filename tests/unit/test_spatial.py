@@ -33,7 +33,7 @@ from tinytorch.core.spatial import (
     max_pool2d,
 )
 from tinytorch.core.tensor import Tensor, op
-from tinytorch.fast import narrowing, shallow, ways
+from tinytorch.fast import narrowing, pooling, shallow, ways
 from tinytorch.given import windows
 
 patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -128,7 +128,7 @@ def test_a_first_layers_convolution_agrees_with_pytorch(torch, data, channels, o
                "padding": data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))}
     size = [data.draw(st.integers(max(1, k - 2 * p), 7)) for k, p in zip(kernel, options["padding"], strict=True)]
     filters = channels * kernel[0] * kernel[1] + data.draw(st.integers(0, 2))
-    assert ways.cheapest(conv2d, (filters, channels, *kernel), **options) is shallow.kept(conv2d)
+    assert ways.cheapest_convolution(conv2d, (filters, channels, *kernel), **options) is shallow.kept(conv2d)
     arrays = [numbers(seed, data.draw(side), channels, *size), numbers(seed + 1, filters, channels, *kernel), numbers(seed + 2, filters)]
     agree(torch, lambda *t: shallow.kept(conv2d)(*t, **options), lambda *t: torch.nn.functional.conv2d(*t, **options),
           *arrays[:2 + with_bias], order=order)
@@ -269,7 +269,7 @@ RULES = {
     "few channels": (shallow.kept(conv2d), {"stride": (2, 1), "padding": (1, 0)}, [(2, 2, 5, 4), (12, 2, 3, 2), (12,)]),
     "depthwise": (depthwise_conv2d, {"stride": (1, 2), "padding": (0, 1)}, [(2, 3, 5, 4), (3, 1, 2, 3), (3,)]),
     "max pool": (max_pool2d, {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}, [(2, 3, 5, 4)]),
-    "max pool, side by side": (MaxPool2d.side_by_side, {"kernel": (2, 3), "stride": (2, 3), "padding": (0, 0)}, [(2, 3, 5, 7)]),
+    "max pool, side by side": (pooling.largest(max_pool2d), {"kernel": (2, 3), "stride": (2, 3), "padding": (0, 0)}, [(2, 3, 5, 7)]),
     "average pool": (avg_pool2d, {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}, [(2, 3, 5, 4)]),
     "batch norm": (batch_norm2d, {}, [(3, 2, 2, 3), (2,), (2,)]),
     "batch norm, running": (batch_norm2d, {"training": False, "running": (np.array([0.3, -1]), np.array([0.5, 2]))},
@@ -305,7 +305,7 @@ def test_small_blocks_give_the_same_numbers(monkeypatch):
     calls = {conv2d: (arrays, {"padding": (1, 1)}), narrowing.either_way(conv2d): (narrow, {"padding": (1, 1)}),
              shallow.kept(conv2d): (first, {"stride": (1, 1), "padding": (1, 1)}),
              depthwise_conv2d: (depthwise, {"padding": (1, 1)}), max_pool2d: (arrays[:1], {}),
-             MaxPool2d.side_by_side: (arrays[:1], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
+             pooling.largest(max_pool2d): (arrays[:1], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
              avg_pool2d: (arrays[:1], {}), batch_norm2d: ([arrays[0], numbers(3, 3), numbers(4, 3)], {})}
 
     def results():
@@ -347,7 +347,7 @@ def test_no_op_changes_its_inputs_or_the_gradient_it_gets():
                                 (narrowing.either_way(conv2d), [x, numbers(2, 2, 3, 3, 3), numbers(3, 2)], {"padding": (1, 1)}),
                                 (shallow.kept(conv2d), [x, numbers(2, 27, 3, 3, 3), numbers(3, 27)], {"stride": (1, 1), "padding": (1, 1)}),
                                 (depthwise_conv2d, [x, numbers(2, 3, 1, 3, 3)], {}), (max_pool2d, [x], {}), (avg_pool2d, [x], {}),
-                                (MaxPool2d.side_by_side, [x], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
+                                (pooling.largest(max_pool2d), [x], {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
                                 (batch_norm2d, [x, gain, gain], {})]:
         before = [array.copy() for array in arrays]
         out = each(*[Tensor(array, requires_grad=True) for array in arrays], **options)
@@ -403,8 +403,8 @@ def test_whoever_writes_conv2d_gets_theirs_and_no_cheaper_one(wrong):
         theirs.backward(rule)
     for shape in ((27, 3, 3, 3), (3, 27, 3, 3), (30, 20, 3, 3)):
         if wrong != "rule of the pictures" or shape[1] > shallow.FEW:       # with few channels their rule of the pictures is the one asked
-            assert ways.cheapest(theirs, shape, stride=(1, 1), padding=(1, 1)) is theirs
-        assert ways.cheapest(conv2d, shape, stride=(1, 1), padding=(1, 1)) is not conv2d
+            assert ways.cheapest_convolution(theirs, shape, stride=(1, 1), padding=(1, 1)) is theirs
+        assert ways.cheapest_convolution(conv2d, shape, stride=(1, 1), padding=(1, 1)) is not conv2d
 
 
 @pytest.mark.parametrize("wrong", ["forward", "ties", "no rule"])
@@ -415,8 +415,11 @@ def test_whoever_writes_max_pool2d_gets_theirs(wrong):
     theirs = op(lambda x, **options: max_pool2d.forward(x, **options) + (wrong == "forward"), "max_pool2d")
     if wrong != "no rule":
         theirs.backward(rule if wrong == "ties" else max_pool2d.derivative)
-    assert ways.same_pooling(max_pool2d, MaxPool2d.side_by_side)
-    assert ways.same_pooling(theirs, MaxPool2d.side_by_side) is False
+    sizes = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    assert ways.cheapest_pooling(theirs, **sizes) is theirs
+    assert ways.cheapest_pooling(avg_pool2d, **sizes) is avg_pool2d
+    assert ways.cheapest_pooling(max_pool2d, **sizes) is pooling.largest(max_pool2d)
+    assert ways.cheapest_pooling(max_pool2d, **{**sizes, "padding": (1, 0)}) is max_pool2d
 
     class Theirs(MaxPool2d):
         function = theirs

@@ -4,7 +4,6 @@
 import numpy as np
 from tinytorch.core.layers import BatchNorm, Module, Parameter, as_tensor, he_normal
 from tinytorch.core.tensor import op
-from tinytorch.fast.pooling import largest_side_by_side
 from tinytorch.given.modules import check_features
 from tinytorch.given.vision import (  # noqa: F401
     GlobalAvgPool2d, GlobalMaxPool2d, Pool2d, avg_pool2d, batch_norm2d_rule, check_groups, depthwise_conv2d, describe_conv,
@@ -113,7 +112,7 @@ class Conv2d(Module):
 
     def extra_repr(self): return describe_conv(self)
 
-class MaxPool2d(Pool2d): function, side_by_side = max_pool2d, largest_side_by_side(max_pool2d)
+class MaxPool2d(Pool2d): function = max_pool2d
 class AvgPool2d(Pool2d): function = avg_pool2d
 
 class BatchNorm2d(BatchNorm):

@@ -11,9 +11,14 @@ from tinytorch.core.tensor import op
 from tinytorch.given.windows import blocks, channels_first, channels_last, shifts
 
 
+def fits(kernel, stride, padding):
+    """Whether these windows neither overlap nor have a rim."""
+    return stride == kernel and not any(padding)
+
+
 @functools.cache
-def largest_side_by_side(pool):
-    """An op that gives what `pool`, the op max_pool2d, gives, for windows that neither overlap nor have a rim."""
+def largest(pool):
+    """An op that gives what `pool`, the op max_pool2d, gives, for windows that fit."""
     def rule(grad, out, x, *, kernel, stride, padding):
         x, out, grad = channels_last(x), channels_last(out), channels_last(grad)
         gx, (height, width) = np.empty_like(x), (kernel[0] * out.shape[1], kernel[1] * out.shape[2])

@@ -7,19 +7,26 @@ import functools
 
 import numpy as np
 
-from tinytorch.fast import narrowing, shallow
+from tinytorch.fast import narrowing, pooling, shallow
 
 CONVOLUTIONS = ((2, 2, 4, 5), (5, 2, 2, 3), (5,)), ((2, 5, 4, 5), (2, 5, 2, 3), (2,))      # more filters than channels, and fewer
 POOLINGS = ((2, 3, 5, 7),),
 
 
-def cheapest(conv, weight, *, stride, padding):
+def cheapest_convolution(conv, weight, *, stride, padding):
     """The op to call for a weight of this shape: `conv`, the op conv2d, or one that is cheaper."""
     if shallow.fits(weight) and same_convolution(conv, shallow.kept(conv)):
         return shallow.kept(conv)
     if narrowing.fits(weight[2:], stride, padding) and same_convolution(conv, narrowing.either_way(conv)):
         return narrowing.either_way(conv)
     return conv
+
+
+def cheapest_pooling(pool, *, kernel, stride, padding):
+    """The op to call for these windows: `pool`, an op like max_pool2d, or one that is cheaper."""
+    if pooling.fits(kernel, stride, padding) and same_pooling(pool, pooling.largest(pool)):
+        return pooling.largest(pool)
+    return pool
 
 
 def same_convolution(conv, other):

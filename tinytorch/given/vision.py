@@ -41,7 +41,7 @@ def in_groups(conv, groups, x, weight, bias=None, **options):
     """
     inputs = [weight] if bias is None else [weight, bias]
     filters, channels, *_ = weight.shape
-    way = ways.cheapest(conv, weight.shape, **options) if groups == 1 else conv
+    way = ways.cheapest_convolution(conv, weight.shape, **options) if groups == 1 else conv
     if way is not shallow.kept(conv):                   # which takes pictures as they come
         x = turned(x)
     if groups == 1:
@@ -64,11 +64,10 @@ def describe_conv(layer):
 class Pool2d(Module):
     """Windows of kernel_size, `stride` apart (default: side by side), made one number each by `function`, the op of a subclass.
 
-    `side_by_side`, if there is one, is an op that gives the same and has a cheaper rule for windows that neither overlap nor have a rim.
+    Where another way is cheaper that is taken: see `ways`.
     """
 
     function: op
-    side_by_side: op | None = None
 
     def __init__(self, kernel_size, stride=None, padding=0):
         self.kernel, self.padding = pair(kernel_size), pair(padding, least=0)
@@ -77,10 +76,8 @@ class Pool2d(Module):
             raise ValueError(f"padding {self.padding} is more than half of the kernel {self.kernel}: some windows would be all rim")
 
     def forward(self, x):
-        function = type(self).function
-        if self.side_by_side is not None and self.stride == self.kernel and not any(self.padding):
-            function = self.side_by_side if ways.same_pooling(function, self.side_by_side) else function
-        return function(pictures(x), kernel=self.kernel, stride=self.stride, padding=self.padding)
+        options = {"kernel": self.kernel, "stride": self.stride, "padding": self.padding}
+        return ways.cheapest_pooling(type(self).function, **options)(pictures(x), **options)
 
     def extra_repr(self):
         return f"{self.kernel}, stride={self.stride}, padding={self.padding}"

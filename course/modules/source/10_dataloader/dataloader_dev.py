@@ -40,9 +40,9 @@ def learn(model, batches):
     return model
 
 points = Tensor([[0, 9], [9, 0]])
-found = learn(layers.Linear(2, 2), [(points, np.array([0, 1]))] * 500)(points).data.argmax(axis=1).tolist()
+found = learn(layers.Linear(2, 2), [(points, np.array([0, 1]))] * 1500)(points).data.argmax(axis=1).tolist()
 assert found == [0, 1], (
-    f"500 steps should teach a layer to tell two points apart, expected [0, 1], got {found}. One of {layers.__file__}, "
+    f"1500 steps should teach a layer to tell two points apart, expected [0, 1], got {found}. One of {layers.__file__}, "
     f"{autograd.__file__}, {optimizers.__file__} is not as its tests want it: mend it (20 minutes), export it, restart this "
     "kernel. Past its due date, tito module start NN has the reference.")
 
