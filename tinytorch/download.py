@@ -1,5 +1,6 @@
 """Fetching a file once: resumed when interrupted, checked before anybody sees it, put in its place in one step."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -9,9 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -152,19 +153,29 @@ def _verify(remote: Remote, part: Path) -> None:
                          f"(damaged on the way, or not this file)", retry=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """Hold the partial file for this process; whoever comes second waits. An empty one does not stay behind."""
-    part.touch()
-    with part.open("r+b") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        part.touch()                        # the holder before may have moved it away
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(part.open("ab"))
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(file, part):              # else the holder before has moved or removed it, and another one may be held
+                break
+            file.close()
         try:
             yield
         finally:
-            if part.is_file() and not part.stat().st_size:
+            if _is_at(file, part) and not part.stat().st_size:
                 part.unlink()
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _by_hand(remote: Remote, part: Path, said: list[str]) -> str:

@@ -231,16 +231,28 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         get(Remote("data.bin", 10, "0" * 64, ()), tmp_path / "file" / "folder")
 
 
-def test_two_who_want_the_same_file_take_turns(site, tmp_path):
-    paths = []
-    threads = [threading.Thread(target=lambda: paths.append(get(remote(site), tmp_path))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [path.read_bytes() == BODY for path in paths] == [True] * 4
-    assert len(site.asked) == 1
-    assert listing(tmp_path) == ["data.bin"]
+@pytest.mark.parametrize("cut", [None, 0], ids=["whole", "the first is cut off at once"])
+def test_many_who_want_the_same_file_take_turns(site, tmp_path, cut):
+    for turn in range(25):
+        folder, start, ends = tmp_path / str(turn), threading.Barrier(6), []
+        site.asked.clear()
+        site.manners(cut=cut, cuts=1)
+
+        def want(folder=folder, start=start, ends=ends):
+            start.wait()
+            try:
+                ends.append(get(remote(site), folder, attempts=1).read_bytes() == BODY)
+            except OSError as error:
+                ends.append(type(error))
+
+        threads = [threading.Thread(target=want) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(ends, key=str) == [*([DownloadError] if cut == 0 else [True]), *[True] * 5]
+        assert len(site.asked) == (1 if cut is None else 2)
+        assert listing(folder) == ["data.bin"]
 
 
 class Terminal(io.StringIO):
