@@ -17,7 +17,6 @@ import json
 import os
 import pstats
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+
+from tinytorch.testing import clock
 
 SECONDS, RUNS = 2.0, 200                # until this much time or this many runs are spent on timing
 DEFAULT_SHAPE = [256, 256]
@@ -122,25 +123,19 @@ def look_at_time(name, options):
     run, _ = build(name, options)
     begun = time.perf_counter()
     run()
-    first, cpu_then = time.perf_counter() - begun, cpu_clock()
+    first, cpu_then = time.perf_counter() - begun, clock.cpu_seconds()
     wall: list[float] = []
     while sum(wall) < SECONDS and len(wall) < RUNS:
         then = time.perf_counter()
         run()
         wall.append(time.perf_counter() - then)
-    cpu = (cpu_clock() - cpu_then) / len(wall)
+    cpu = (clock.cpu_seconds() - cpu_then) / len(wall)
     profile = cProfile.Profile()
     with profile:
         for _ in range(max(1, min(20, int(1 / max(1e-4, wall[-1]))))):
             run()
     return {"runs": len(wall), "first_seconds": first, "best_seconds": min(wall), "median_seconds": statistics.median(wall),
             "cpu_seconds": cpu, "functions": functions(profile)}
-
-
-def cpu_clock():
-    """Seconds, not in steps of 4 ms as `time.process_time` where CPU time is limited."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def functions(profile):

@@ -3,7 +3,6 @@
 import importlib
 import math
 import os
-import resource
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from course.curriculum import Checkpoint, Module, find_checkpoint, find_module
+from tinytorch.testing import clock
 
 _tests: ModuleType
 
@@ -142,12 +142,6 @@ def fast(ours: Callable[[], object], plain: Callable[[], object], what: str, tim
 
 def _cpu_seconds(function: Callable[[], object]) -> float:
     """CPU time, not wall time: a busy machine must not fail a checkpoint."""
-    before = _cpu_clock()
+    before = clock.cpu_seconds()
     function()
-    return _cpu_clock() - before
-
-
-def _cpu_clock() -> float:
-    """Where CPU time is limited, as in a sandbox, Linux lets `time.process_time` go in steps of 4 ms; what is accounted does not."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return clock.cpu_seconds() - before

@@ -22,7 +22,7 @@ OPEN_FILES = 4096
 
 
 class Group:
-    """A cgroup for one server; `name` is unique on the machine. `exists` is False where none can be made."""
+    """A cgroup for one server; `name` is unique on the machine. `make` says whether there could be one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,10 +32,6 @@ class Group:
         if (CGROUP / "cgroup.controllers").exists():
             return [CGROUP / "tinytorch" / self.name]
         return [CGROUP / controller / "tinytorch" / self.name for controller in ("memory", "pids", "cpu")]
-
-    @property
-    def exists(self) -> bool:
-        return all((folder / "cgroup.procs").exists() for folder in self.folders)
 
     def make(self, limits: "Limits") -> bool:
         """Make it and set the limits; False, and nothing left behind, where this user or machine cannot."""
